@@ -1,0 +1,321 @@
+"""Every command of prefloop. The import inside each is where to read next."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from prefloop.study import COMMANDS
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Teach a language model from people's preferences.",
+)
+world_app = typer.Typer(no_args_is_help=True, help="The embedded world as files: prompts, corpus, simulated rankings.")
+data_app = typer.Typer(no_args_is_help=True, help="Look at data before training on it, and convert it.")
+app.add_typer(world_app, name="world")
+app.add_typer(data_app, name="data")
+
+Settings = Annotated[
+    list[str] | None, typer.Argument(help="a YAML file and key=value items, dotted for nested keys", show_default=False)
+]
+Out = Annotated[Path | None, typer.Option("--out", help="folder of the run", show_default=False)]
+Resume = Annotated[bool, typer.Option("--resume", help="go on with an interrupted run")]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 or mps")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="print data counts, memory, steps and a time estimate; train nothing")]
+Debug = Annotated[bool, typer.Option("--debug", help="show tracebacks")]
+
+
+@app.callback()
+def options_before_the_command(
+    version: Annotated[bool, typer.Option("--version", help="print the version", is_eager=True)] = False,
+) -> None:
+    if version:
+        from prefloop import __version__
+
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.command()
+def demo(
+    out: Out = Path("runs/demo"),
+    seed: Annotated[int, typer.Option("--seed", help="of everything random")] = 0,
+    device: Device = "auto",
+    debug: Debug = False,
+) -> None:
+    """The main job on the embedded world, minutes on two CPU cores; ends with a table and report.html."""
+    with explained(debug):
+        from prefloop.demo import main
+
+        main(out or Path("runs/demo"), seed=seed, device=device)
+
+
+@app.command()
+def run(
+    study: Annotated[Path, typer.Argument(help="a study: YAML of named stages, seeds, sweeps")],
+    out: Out = None,
+    device: Device = "auto",
+    dry_run: DryRun = False,
+    debug: Debug = False,
+) -> None:
+    """Run a study; stages whose inputs have not changed are skipped."""
+    with explained(debug):
+        from prefloop.demo import run_and_report
+        from prefloop.study import load_study
+
+        run_and_report(load_study(study), out or Path("runs") / study.stem, device=device, dry_run=dry_run)
+
+
+@app.command()
+def pretrain(
+    settings: Settings = None,
+    out: Out = None,
+    resume: Resume = False,
+    device: Device = "auto",
+    dry_run: DryRun = False,
+    debug: Debug = False,
+) -> None:
+    """A tokenizer and a small language model from scratch."""
+    run_command("pretrain", settings, out, resume, device, dry_run, debug)
+
+
+@app.command()
+def sft(
+    settings: Settings = None,
+    out: Out = None,
+    resume: Resume = False,
+    device: Device = "auto",
+    dry_run: DryRun = False,
+    debug: Debug = False,
+) -> None:
+    """Imitate demonstrations."""
+    run_command("sft", settings, out, resume, device, dry_run, debug)
+
+
+@app.command()
+def reward(
+    settings: Settings = None,
+    out: Out = None,
+    resume: Resume = False,
+    device: Device = "auto",
+    dry_run: DryRun = False,
+    debug: Debug = False,
+) -> None:
+    """Learn a reward from rankings of K answers per prompt."""
+    run_command("reward", settings, out, resume, device, dry_run, debug)
+
+
+@app.command()
+def select(
+    settings: Settings = None, out: Out = None, device: Device = "auto", dry_run: DryRun = False, debug: Debug = False
+) -> None:
+    """Choose among the epochs of an SFT run by reward."""
+    run_command("select", settings, out, False, device, dry_run, debug)
+
+
+@app.command()
+def ppo(
+    settings: Settings = None,
+    out: Out = None,
+    resume: Resume = False,
+    device: Device = "auto",
+    dry_run: DryRun = False,
+    debug: Debug = False,
+) -> None:
+    """Improve a policy by PPO against a reward; with ptx > 0, PPO-ptx."""
+    run_command("ppo", settings, out, resume, device, dry_run, debug)
+
+
+@app.command()
+def sample(
+    settings: Settings = None, out: Out = None, device: Device = "auto", dry_run: DryRun = False, debug: Debug = False
+) -> None:
+    """Draw K answers to each prompt."""
+    run_command("sample", settings, out, False, device, dry_run, debug)
+
+
+@app.command()
+def score(
+    settings: Settings = None, out: Out = None, device: Device = "auto", dry_run: DryRun = False, debug: Debug = False
+) -> None:
+    """Completions to rewards."""
+    run_command("score", settings, out, False, device, dry_run, debug)
+
+
+@app.command()
+def evaluate(
+    settings: Settings = None, out: Out = None, device: Device = "auto", dry_run: DryRun = False, debug: Debug = False
+) -> None:
+    """Policies side by side on held-out prompts."""
+    run_command("evaluate", settings, out, False, device, dry_run, debug)
+
+
+@app.command()
+def merge(
+    adapter: Annotated[Path, typer.Argument(help="folder of a PEFT adapter")],
+    out: Annotated[Path, typer.Option("--out", help="folder of the merged model")],
+    debug: Debug = False,
+) -> None:
+    """Fold an adapter into its base model."""
+    with explained(debug):
+        from prefloop.models.load import merge
+
+        merge(str(adapter), out)
+        typer.echo(f"merged {adapter} into {out}")
+
+
+@app.command()
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="run or study folders")],
+    out: Annotated[Path, typer.Option("--out", help="the page")] = Path("report.html"),
+    language: Annotated[str, typer.Option("--language", help="en or zh")] = "en",
+    debug: Debug = False,
+) -> None:
+    """Runs to one self-contained HTML page."""
+    with explained(debug):
+        from prefloop.report.pages import write_page
+
+        write_page(runs, out, language=language)
+        typer.echo(f"wrote {out}")
+
+
+@app.command()
+def doctor() -> None:
+    """Versions, builds, devices, extras, disk; what would not work and the line that mends it."""
+    from prefloop.doctor import main
+
+    raise typer.Exit(main(typer.echo))
+
+
+@data_app.command("check")
+def data_check(
+    source: Annotated[str, typer.Argument(help="a file, folder or hub id")],
+    settings: Settings = None,
+    debug: Debug = False,
+) -> None:
+    """Format, rows kept and dropped with reasons, duplicates, contradictions, lengths."""
+    with explained(debug):
+        from prefloop.config import load_config
+        from prefloop.data.check import CheckConfig, main
+
+        main(source, load_config(CheckConfig, settings or []), typer.echo)
+
+
+@data_app.command("convert")
+def data_convert(
+    source: Annotated[str, typer.Argument(help="a file, folder or hub id")],
+    target: Annotated[Path, typer.Argument(help="the file to write: .jsonl or .jsonl.gz")],
+    to: Annotated[str, typer.Option("--to", help="kway or trl")] = "kway",
+    debug: Debug = False,
+) -> None:
+    """Any accepted format to kway lines, or to TRL's preference pairs."""
+    with explained(debug):
+        from prefloop.data.write import convert
+
+        typer.echo(convert(source, target, to=to))
+
+
+@world_app.command("prompts")
+def world_prompts(
+    settings: Settings = None,
+    out: Annotated[Path, typer.Option("--out", help="the file to write")] = Path("prompts.jsonl"),
+    debug: Debug = False,
+) -> None:
+    """Prompts of the world, one JSON record a line."""
+    with explained(debug):
+        from prefloop.config import load_config
+        from prefloop.world.stages import PromptsConfig, write_prompt_file
+
+        typer.echo(write_prompt_file(load_config(PromptsConfig, settings or []), out))
+
+
+@world_app.command("corpus")
+def world_corpus(
+    settings: Settings = None,
+    out: Annotated[Path, typer.Option("--out", help="the file to write")] = Path("corpus.txt"),
+    debug: Debug = False,
+) -> None:
+    """Pretraining text of the world, one document a line."""
+    with explained(debug):
+        from prefloop.config import load_config
+        from prefloop.world.stages import CorpusConfig, write_corpus_file
+
+        typer.echo(write_corpus_file(load_config(CorpusConfig, settings or []), out))
+
+
+@world_app.command("annotate")
+def world_annotate(settings: Settings = None, out: Out = None, debug: Debug = False) -> None:
+    """Rank completions as the 13 simulated annotators would."""
+    run_command("annotate", settings, out, False, "cpu", False, debug)
+
+
+def run_command(
+    command: str, settings: list[str] | None, out: Path | None, resume: bool, device: str, dry_run: bool, debug: bool
+) -> None:
+    """Settings to config, config to a run."""
+    with explained(debug):
+        from prefloop.config import Options, load_config
+        from prefloop.errors import ConfigError
+        from prefloop.study import config_class
+
+        if not settings:
+            raise ConfigError(
+                f"prefloop {command} needs a YAML file or key=value settings\n  every key is explained in docs/cli.md; for a start: prefloop demo"
+            )
+        cls, main = config_class(command)
+        main(
+            load_config(cls, settings), Options(out=out or Path("runs") / command, resume=resume, device=device, dry_run=dry_run)
+        )
+
+
+class explained:
+    """Turns failures that prefloop understands into one message and an exit code; others too, unless --debug."""
+
+    def __init__(self, debug: bool):
+        self.debug = debug or bool(os.environ.get("PREFLOOP_DEBUG"))
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind, error: BaseException | None, trace) -> bool:
+        from prefloop.errors import PrefloopError
+
+        if error is None or self.debug or isinstance(error, typer.Exit | SystemExit):
+            return False
+        if isinstance(error, KeyboardInterrupt):
+            typer.echo("interrupted", err=True)
+            raise SystemExit(130)
+        if isinstance(error, PrefloopError):
+            typer.echo(f"prefloop: {error}", err=True)
+            raise SystemExit(error.exit_code)
+        if isinstance(error, OSError) and error.errno == 28:
+            typer.echo(
+                f"prefloop: the disk is full ({error.filename or 'no file named'})\n  what was complete before is intact; free some space and run again with --resume",
+                err=True,
+            )
+            raise SystemExit(1)
+        if isinstance(error, ModuleNotFoundError):
+            typer.echo(f"prefloop: the package {error.name!r} is not installed\n  pip install 'prefloop[train,report]'", err=True)
+            raise SystemExit(2)
+        typer.echo(
+            f"prefloop: {type(error).__name__}: {error}\n  this is not a failure prefloop knows; --debug shows where it happened",
+            err=True,
+        )
+        raise SystemExit(1)
+
+
+def main() -> None:
+    """The console script."""
+    app()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
+
+__all__ = ["COMMANDS", "app", "main"]

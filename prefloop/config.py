@@ -1,0 +1,169 @@
+"""Strict configuration: pydantic models, YAML files, dotted ``key=value`` overrides. No torch here.
+
+An unknown key is an error that names the nearest known one; nothing is ignored, nothing is guessed.
+"""
+
+import difflib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Self, TypeVar, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from prefloop.errors import ConfigError
+
+
+class Config(BaseModel):
+    """Settings of one command: frozen, unknown keys refused, every field described."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+    @classmethod
+    def of(cls, **settings: Any) -> Self:
+        """Settings from Python, with the same messages as from a file."""
+        return parse(cls, settings, where="the call")
+
+    def to_yaml(self) -> str:
+        """Every setting with its value, defaults included: what a run folder keeps as config.yaml."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+class Optimiser(Config):
+    """AdamW and its schedule; a method that wants other defaults states them in its own file."""
+
+    lr: float = Field(1e-3, gt=0, description="peak learning rate")
+    schedule: Literal["cosine", "linear", "constant"] = Field("cosine", description="how the rate falls after warm-up")
+    final: float = Field(0.1, ge=0, le=1, description="last rate as a share of the peak; unused by constant")
+    warmup: int = Field(0, ge=0, description="steps of linear warm-up")
+    betas: tuple[float, float] = Field((0.9, 0.95), description="decay of the first and second moment")
+    eps: float = Field(1e-8, gt=0, description="added to the root of the second moment")
+    weight_decay: float = Field(0.0, ge=0, description="decoupled weight decay")
+    grad_clip: float = Field(1.0, ge=0, description="largest norm of the gradient; 0 leaves it alone")
+    micro_batch: int = Field(0, ge=0, description="rows computed at once; 0 = the whole batch; never changes a gradient")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a person types at the command line beside the settings."""
+
+    out: Path
+    resume: bool = False
+    device: str = "auto"  # auto | cpu | cuda | cuda:1 | mps
+    dry_run: bool = False
+
+
+C = TypeVar("C", bound=Config)
+
+
+def load_config(cls: type[C], items: list[str]) -> C:
+    """The settings given as ``[FILE.yaml] [key=value ...]``: the item without ``=`` is the file."""
+    files = [item for item in items if "=" not in item]
+    if len(files) > 1:
+        raise ConfigError(
+            f"one configuration file at a time, got {len(files)}: {', '.join(files)}\n  overrides are written key=value"
+        )
+    settings = read_yaml(Path(files[0])) if files else {}
+    for item in items:
+        if "=" in item:
+            settings = override(settings, item)
+    return parse(cls, settings, where=files[0] if files else "the command line")
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML file that holds a mapping."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        near = difflib.get_close_matches(
+            path.name, [p.name for p in path.parent.glob("*.y*ml")] if path.parent.is_dir() else [], n=1
+        )
+        hint = (
+            f"\n  nearest in that folder: {path.parent / near[0]}"
+            if near
+            else "\n  settings are written key=value, a file is a path to YAML"
+        )
+        raise ConfigError(f"there is no configuration file {path}{hint}") from None
+    except (IsADirectoryError, PermissionError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read as a configuration file: {error}") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not valid YAML\n  {error}") from None
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path} must hold key: value lines, it holds a {type(content).__name__}")
+    return content
+
+
+def override(settings: dict[str, Any], item: str) -> dict[str, Any]:
+    """The settings with one dotted ``key=value`` applied; the value is read as YAML."""
+    key, _, text = item.partition("=")
+    try:
+        value = yaml.safe_load(text) if text else ""
+    except yaml.YAMLError:
+        raise ConfigError(f"the value in {item!r} is not valid YAML; quote it: {key}='\"…\"'") from None
+    if isinstance(value, str):
+        value = number(value)
+    return put(settings, key.strip().split("."), value, item)
+
+
+def number(text: str) -> Any:
+    """``1e-5`` is a number to everyone but YAML 1.1, which wants 1.0e-5."""
+    try:
+        return float(text) if "e" in text.lower() and text.lower().strip("0123456789.e+-") == "" else text
+    except ValueError:
+        return text
+
+
+def put(settings: dict[str, Any], path: list[str], value: Any, item: str) -> dict[str, Any]:
+    if not all(path):
+        raise ConfigError(f"{item!r} has an empty key; write key=value or outer.inner=value")
+    head, *rest = path
+    if not rest:
+        return {**settings, head: value}
+    inner = settings.get(head) or {}
+    if not isinstance(inner, dict):
+        raise ConfigError(f"{item!r}: {head} is {inner!r}, which has no settings of its own")
+    return {**settings, head: put(inner, rest, value, item)}
+
+
+def parse(cls: type[C], settings: dict[str, Any], *, where: str) -> C:
+    """Settings checked against a config class; every problem of the file in one message."""
+    settings = {key: number(value) if isinstance(value, str) else value for key, value in settings.items()}
+    try:
+        return cls.model_validate(settings)
+    except ValidationError as error:
+        problems = "\n".join(f"  {explain(cls, problem)}" for problem in error.errors())
+        raise ConfigError(f"{where} does not describe a {cls.__name__}:\n{problems}") from None
+
+
+def explain(cls: type[Config], problem: Any) -> str:
+    """One pydantic error as a line a person can act on."""
+    path = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        known = known_keys(cls, problem["loc"][:-1])
+        near = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(sorted(known))}"
+        return f"unknown key {path!r}; {hint}"
+    if problem["type"] == "missing":
+        field = cls.model_fields.get(str(problem["loc"][0]))
+        return f"{path} is needed" + (f": {field.description}" if field and field.description else "")
+    message = problem["msg"].removeprefix("Value error, ")
+    if not path:
+        return message
+    return f"{path}: {message[0].lower() + message[1:]}, got {problem['input']!r}"
+
+
+def known_keys(cls: type[BaseModel], path: tuple[Any, ...]) -> list[str]:
+    """The keys a nested place accepts."""
+    for part in path:
+        field = cls.model_fields.get(str(part))
+        inner = (
+            [t for t in (field.annotation, *get_args(field.annotation)) if isinstance(t, type) and issubclass(t, BaseModel)]
+            if field
+            else []
+        )
+        if not inner:
+            return []
+        cls = inner[0]
+    return list(cls.model_fields)

@@ -1,0 +1,135 @@
+"""Pretraining: a tokenizer and a small Llama from scratch on plain text.
+
+Nobody needs this to align a model of their own; the embedded world and small real studies do, so that a first result
+needs no download. Next-token cross-entropy over text packed into blocks, every token worth the same.
+"""
+
+import math
+from pathlib import Path
+
+from pydantic import Field
+from torch import Tensor, nn
+
+from prefloop.config import Config, Optimiser, Options
+from prefloop.data.read import read_text
+from prefloop.engine.data_report import report_data
+from prefloop.engine.forecast import forecast
+from prefloop.engine.learner import Learner, Term
+from prefloop.engine.order import share, steps_per_epoch, turn
+from prefloop.engine.plan import Plan
+from prefloop.engine.run import open_run
+from prefloop.errors import DataError
+from prefloop.models.batch import TokenBatch, take
+from prefloop.models.encode import Encoder
+from prefloop.models.evaluation import mean_loss
+from prefloop.models.heads import policy_logprobs
+from prefloop.models.load import count_parameters, load_tokenizer, save_model, verify_saved
+from prefloop.models.tokenizer import new_llama, train_tokenizer
+from prefloop.ops.likelihood import nll
+from prefloop.ops.loss import Loss
+
+
+class PretrainOptimiser(Optimiser):
+    """Small models from scratch like a high rate and a short warm-up."""
+
+    lr: float = Field(3e-3, gt=0, description="peak learning rate")
+    warmup: int = Field(40, ge=0, description="steps of linear warm-up")
+    weight_decay: float = Field(0.01, ge=0, description="decoupled weight decay")
+
+
+class PretrainConfig(Config):
+    """A small language model from scratch."""
+
+    text: str = Field(
+        description="text to learn: a .txt file (one document a line), JSONL with a text field, or a folder of them"
+    )
+    tokenizer: str = Field("", description="a tokenizer folder to use; empty trains a byte-level BPE on the text")
+    vocabulary: int = Field(768, ge=300, description="tokens of a new tokenizer, specials included")
+    width: int = Field(128, ge=8, description="hidden size")
+    layers: int = Field(4, ge=1, description="decoder layers")
+    heads: int = Field(4, ge=1, description="attention heads")
+    kv_heads: int = Field(0, ge=0, description="key-value heads; 0 = as many as heads")
+    context: int = Field(256, ge=16, description="longest sequence the model can read")
+    block: int = Field(64, ge=8, description="tokens of a training row")
+    batch: int = Field(12, ge=1, description="rows of a step")
+    steps: int = Field(1200, ge=1, description="optimiser steps")
+    held_out: float = Field(0.01, ge=0, lt=0.5, description="share of the lines kept for the validation loss")
+    max_dropped: float = Field(0.05, ge=0, le=1, description="largest share of unreadable rows before the run refuses")
+    seed: int = 0
+    save_every: int = Field(500, ge=1, description="steps between checkpoints")
+    optim: PretrainOptimiser = PretrainOptimiser()
+
+    def plan(self) -> Plan:
+        return Plan(steps=self.steps, rows=self.batch, tokens=self.block)
+
+
+def of_text(model: nn.Module, batch: TokenBatch) -> Loss:
+    """Cross-entropy of every token after the first."""
+    wanted = batch.token_weight > 0
+    return nll(policy_logprobs(model, batch.tokens, wanted, temperature=1.0), batch.weight[:, None] * batch.token_weight)
+
+
+def split_lines(lines: list[str], held_out: float) -> tuple[list[str], list[str]]:
+    """Every n-th line is held out, so that both parts have the text's mixture."""
+    if held_out == 0:
+        return lines, []
+    every = round(1 / held_out)
+    return [line for i, line in enumerate(lines) if i % every], lines[::every]
+
+
+def main(config: PretrainConfig, options: Options) -> dict:
+    """Train and save the model; returns the summary."""
+    with open_run("pretrain", config, options, parents={"text": Path(config.text)}, seed=config.seed) as run:
+        if run.finished:
+            return run.finished
+        reading = read_text(config.text)
+        report_data(run, "text", reading.report, max_dropped=config.max_dropped)
+        train, held_out = split_lines(reading.records, config.held_out)
+        if config.tokenizer:
+            tokenizer = load_tokenizer(config.tokenizer)
+        else:
+            tokenizer = train_tokenizer(train, vocab_size=config.vocabulary, folder=run.folder / "tokenizer")
+        encoder = Encoder(tokenizer)
+        text = encoder.packed_text(train, config.block)
+        if len(text.tokens) == 0:
+            raise DataError(
+                f"{config.text} holds less than one block of {config.block} tokens\n  give more text, or a smaller block="
+            )
+        model = new_llama(
+            tokenizer,
+            width=config.width,
+            layers=config.layers,
+            heads=config.heads,
+            kv_heads=config.kv_heads or config.heads,
+            context=config.context,
+            seed=run.seed("weights"),
+        ).to(run.device)
+        if options.dry_run:
+            return forecast(run, config.plan(), n_rows=len(text.tokens), parameters=count_parameters(model))
+
+        learner = Learner(model, steps=config.steps, device=run.device, **config.optim.model_dump())
+        run.keep(learner=learner)
+        model.train()
+        for step in run.steps(config.steps, save_every=config.save_every, description="pretrain"):
+            run.seed_everything("step", step)
+            rows = turn(step, len(text.tokens), config.batch, run.rng).rows
+            metrics = learner.step(Term(of_text, take(text, share(rows, run.rank, run.processes))))
+            run.log(step, {"epoch": step / steps_per_epoch(len(text.tokens), config.batch), **metrics})
+
+        model.eval()
+        summary = {
+            "steps": config.steps,
+            "tokens_seen": config.steps * config.batch * config.block,
+            "parameters": count_parameters(model),
+        }
+        if held_out and len(rest := encoder.packed_text(held_out, config.block).tokens):
+            loss = mean_loss(of_text, model, encoder.packed_text(held_out, config.block))
+            summary |= {"validation_loss": loss, "validation_perplexity": math.exp(loss), "validation_blocks": len(rest)}
+        save_model(model, tokenizer, run.model_folder, card={"method": "pretrain", **summary})
+        verify_saved(model, run.model_folder, probe(text))
+        return run.finish(summary)
+
+
+def probe(text: TokenBatch) -> Tensor:
+    """A few rows to compare a saved model on."""
+    return text.tokens[:4]

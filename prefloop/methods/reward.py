@@ -1,0 +1,196 @@
+"""A reward model from K-way rankings (InstructGPT, arXiv 2203.02155, equation 1 and C.2).
+
+For a prompt with completions y_1..y_K and its strictly ordered pairs (w above l):
+
+    loss = - mean over the prompt's pairs of log sigmoid( r(x, y_w) - r(x, y_l) )
+
+One forward per completion, all pairs of a prompt in one row, so a prompt with nine completions weighs as much as one with
+four. Where the paper is silent: the divisor is the number of *ordered* pairs (ties form none), and the scalar is read at
+the last token, EOS. ``noise`` is the label model of Christiano et al. 2017 (section 2.2.3), P' = (1 - noise) P + noise/2.
+``members`` > 1 trains an ensemble on resampled prompts (same section). After training a constant is subtracted so that
+demonstrations score 0 on average; it does not change the optimum, it centres the returns PPO sees.
+"""
+
+import math
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from prefloop.config import Config, Optimiser, Options
+from prefloop.data.read import read_demonstrations, read_groups
+from prefloop.data.write import as_pairs, split_by_prompt
+from prefloop.engine.data_report import report_data
+from prefloop.engine.forecast import forecast
+from prefloop.engine.learner import Learner, Term
+from prefloop.engine.order import share, steps_per_epoch, turn
+from prefloop.engine.plan import Plan
+from prefloop.engine.run import open_run
+from prefloop.errors import ConfigError, DataError
+from prefloop.models.batch import RankedBatch, flat_rows, take
+from prefloop.models.encode import Encoder
+from prefloop.models.evaluation import mean_loss
+from prefloop.models.heads import scores
+from prefloop.models.load import count_parameters, load_tokenizer, new_reward, save_model, verify_saved
+from prefloop.models.scorer import reward_scorer
+from prefloop.ops.loss import Loss
+from prefloop.ops.ranking import n_pairs, ranking_loss, ranking_loss_with_label_noise
+from prefloop.records import Group
+from prefloop.stats.pair_accuracy import accuracy_by_gap, calibration, length_baselines, pair_accuracy
+
+
+class RewardConfig(Config):
+    """Learn a reward from rankings of K answers per prompt."""
+
+    model: str = Field(description="folder or hub id of the language model to start from, usually the SFT model")
+    data: str = Field(description="rankings: a file, folder or hub id in any accepted format; pairs are K = 2")
+    demonstrations: str = Field("", description="demonstrations that shall score 0 on average; empty leaves the scores unshifted")
+    validation: str = Field("", description="rankings to judge on; empty holds out a share of the data by prompt")
+    held_out: float = Field(0.1, ge=0, lt=0.9, description="share of the prompts kept for judging")
+    epochs: int = Field(1, ge=1, description="passes over the prompts; reward models over-fit after one")
+    batch: int = Field(16, ge=1, description="prompts of a step")
+    pairing: Literal["prompt", "shuffled"] = Field(
+        "prompt", description="all pairs of a prompt in one row, or every pair a row of its own somewhere in the epoch"
+    )
+    noise: float = Field(0.0, ge=0, lt=1, description="share of labels believed to be coin flips")
+    members: int = Field(1, ge=1, le=16, description="reward models of an ensemble, each on resampled prompts")
+    unusable: bool = Field(True, description="answers called unusable form a last tier; false leaves them out")
+    template: Literal["auto", "chat", "dialogue", "plain"] = Field("auto", description="how a conversation becomes text")
+    max_prompt: int = Field(512, ge=1, description="longest prompt in tokens; longer ones are dropped and counted")
+    max_completion: int = Field(512, ge=1, description="longest answer in tokens; longer ones are cut and counted")
+    max_dropped: float = Field(0.05, ge=0, le=1, description="largest share of rows lost or cut before the run refuses")
+    seed: int = 0
+    save_every: int = Field(200, ge=1, description="steps between checkpoints")
+    optim: Optimiser = Optimiser()
+
+    def plan(self, n_prompts: int) -> Plan:
+        steps = self.epochs * steps_per_epoch(n_prompts, self.batch)
+        return Plan(steps, self.batch, self.max_prompt + self.max_completion, models=self.members, trained=self.members)
+
+
+def of_rankings(model: nn.Module, batch: RankedBatch, *, noise: float = 0.0) -> Loss:
+    """Bradley-Terry over every ordered pair of every prompt; one forward per completion."""
+    score = scores(model, batch)  # P K
+    if noise > 0:
+        return ranking_loss_with_label_noise(score, batch.tier, batch.is_candidate, batch.weight, noise=noise)
+    return ranking_loss(score, batch.tier, batch.is_candidate, batch.weight)
+
+
+def resampled(n: int, member: int, rng: torch.Generator) -> Tensor:
+    """The prompts a member learns from: all of them for the first, drawn with replacement for the others."""
+    return torch.arange(n) if member == 0 else torch.randint(n, (n,), generator=rng)
+
+
+def main(config: RewardConfig, options: Options) -> dict:
+    """Train, shift, judge on held-out prompts, save; returns the summary."""
+    parents = {"model": Path(config.model), "data": Path(config.data)}
+    with open_run("reward", config, options, parents=parents, seed=config.seed) as run:
+        if run.finished:
+            return run.finished
+        train, held_out, reading = rankings(config)
+        tokenizer = load_tokenizer(config.model)
+        encoder = Encoder(tokenizer, template=config.template, max_prompt=config.max_prompt, max_completion=config.max_completion)
+        data = encoder.ranked(as_pairs(train) if config.pairing == "shuffled" else train, unusable=config.unusable)
+        report_data(run, "rankings", reading.report, encoder=encoder, max_dropped=config.max_dropped)
+        data = only_informative(data, config.data)
+        models = [new_reward(config.model, seed=run.seed("head", m), device=run.device) for m in range(config.members)]
+        plan = config.plan(len(data.weight))
+        if options.dry_run:
+            return forecast(run, plan, n_rows=len(data.weight), parameters=count_parameters(models[0]))
+
+        loss = partial(of_rankings, noise=config.noise)
+        members = [resampled(len(data.weight), m, run.rng("member", m)) for m in range(config.members)]
+        learners = [Learner(model, steps=plan.steps, device=run.device, **config.optim.model_dump()) for model in models]
+        run.keep(**{f"learner{m}": learner for m, learner in enumerate(learners)})
+        for model in models:
+            model.train()
+        for step in run.steps(plan.steps, save_every=config.save_every, description="reward"):
+            run.seed_everything("step", step)
+            epoch, rows, _ = turn(step, len(data.weight), config.batch, run.rng)
+            rows = share(rows, run.rank, run.processes)
+            metrics = [
+                learner.step(Term(loss, take(data, member[rows]))) for learner, member in zip(learners, members, strict=True)
+            ]
+            run.log(step, {"epoch": epoch + 1, **{name: float(np.mean([m[name] for m in metrics])) for name in metrics[0]}})
+
+        shift = 0.0
+        if config.demonstrations:
+            shift = mean_score(models, encoder, config.demonstrations)
+        for model in models:
+            model.eval()
+            model.config.prefloop_reward_shift = shift
+        summary = {
+            "steps": plan.steps,
+            "prompts": len(data.weight),
+            "pairs": int(n_pairs(data.tier, data.is_candidate).sum()),
+            "shift": shift,
+        }
+        if held_out:
+            judged = encoder.ranked(held_out, unusable=config.unusable)
+            summary["held_out_loss"] = float(
+                np.mean([mean_loss(of_rankings, m, only_informative(judged, config.data)) for m in models])
+            )
+            summary |= trust(models, encoder, held_out)
+        folders = [run.model_folder] if config.members == 1 else [run.folder / f"model-{m}" for m in range(config.members)]
+        for model, folder in zip(models, folders, strict=True):
+            save_model(model, tokenizer, folder, card={"method": "reward", **summary}, encoder=encoder)
+            verify_saved(model, folder, flat_rows(take(data, slice(0, 2))).tokens)
+        summary["models"] = [str(folder.relative_to(run.folder)) for folder in folders]
+        return run.finish(summary)
+
+
+def rankings(config: RewardConfig):
+    """Training groups, held-out groups, and the reading with its report."""
+    reading = read_groups(config.data)
+    if config.validation:
+        return reading.records, read_groups(config.validation).records, reading
+    if config.held_out == 0:
+        return reading.records, [], reading
+    train, held_out = split_by_prompt(reading.records, held_out=config.held_out, seed=config.seed)
+    if not train or not held_out:
+        raise DataError(
+            f"{config.data} has {len(reading.records)} prompts, too few to hold out {config.held_out:.0%} of them\n"
+            f"  give more, or judge on another file with validation=, or not at all with held_out=0"
+        )
+    return train, held_out, reading
+
+
+def only_informative(data: RankedBatch, name: str) -> RankedBatch:
+    """Without the prompts whose answers are all tied: they form no pair, so they must not share the weight."""
+    informative = n_pairs(data.tier, data.is_candidate) > 0
+    if not informative.any():
+        raise DataError(
+            f"no prompt of {name} has two answers in different places, so there is nothing to learn\n  see prefloop data check {name}"
+        )
+    return take(data, informative.nonzero()[:, 0])
+
+
+def mean_score(models: Sequence[nn.Module], encoder: Encoder, demonstrations: str) -> float:
+    """What the demonstrations score on average, before any shift."""
+    shown = read_demonstrations(demonstrations).records
+    scorer = reward_scorer(models, encoder)
+    mean = float(np.mean(scorer([d.prompt for d in shown], [d.completion for d in shown])))
+    if not math.isfinite(mean):
+        raise ConfigError(f"the mean score of {demonstrations} is {mean}; the reward model is broken")
+    return mean
+
+
+def trust(models: Sequence[nn.Module], encoder: Encoder, held_out: list[Group]) -> dict:
+    """Accuracy on held-out pairs with intervals over prompts, beside the two length baselines, and calibration."""
+    scorer = reward_scorer(models, encoder)
+    prompts = [group.prompt for group in held_out for _ in group.completions]
+    completions = [completion for group in held_out for completion in group.completions]
+    score = dict(zip(((c.prompt_id, c.id) for c in completions), scorer(prompts, completions), strict=True))
+    scored = [[score[c.prompt_id, c.id] for c in group.completions] for group in held_out]
+    return {
+        "pair_accuracy": pair_accuracy(held_out, scored),
+        "baselines": length_baselines(held_out),
+        "calibration": calibration(held_out, scored),
+        "accuracy_by_gap": accuracy_by_gap(held_out, scored),
+        "mean_score": float(np.mean(list(score.values()))),
+    }

@@ -1,0 +1,83 @@
+"""LoRA adapters (PEFT): put on a model, read from a folder, merged into their base.
+
+The base an adapter belongs to may itself be a base with an adapter: reading follows the chain, so a policy that continues
+from an SFT adapter is never put on the bare model by mistake.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from prefloop.errors import ConfigError, DataError, NotInstalled
+from prefloop.models.folder import UNREADABLE, first_line
+
+
+def is_adapted(model: nn.Module) -> bool:
+    """Whether an adapter is on the model."""
+    return hasattr(model, "peft_config")
+
+
+def with_adapter(model: PreTrainedModel, *, rank: int, alpha: float, targets: str | Sequence[str] = "all-linear", seed: int) -> Any:
+    """The model with a LoRA adapter that changes nothing yet; only the adapter (and a reward model's head) will learn."""
+    peft = import_peft()
+    is_reward = hasattr(model, "score")
+    config = peft.LoraConfig(
+        r=rank,
+        lora_alpha=alpha,
+        lora_dropout=0.0,
+        target_modules=targets if isinstance(targets, str) else list(targets),
+        modules_to_save=["score"] if is_reward else None,
+        task_type="SEQ_CLS" if is_reward else "CAUSAL_LM",
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        try:
+            return peft.get_peft_model(model, config)
+        except ValueError as error:
+            linear = sorted({name.rsplit(".", 1)[-1] for name, module in model.named_modules() if isinstance(module, nn.Linear)})
+            raise ConfigError(f"no adapter fits: {first_line(error)}\n  targets given: {targets}\n  linear layers of the model: {', '.join(linear)}") from None
+
+
+def load_merged(folder: str | Path, load_base: Callable[[str], PreTrainedModel]) -> PreTrainedModel:
+    """Base and adapter as one plain model."""
+    adapted = read_adapter(folder, load_base(base_of(folder)))
+    merged = adapted.merge_and_unload()
+    saved = json.loads(Path(folder, "config.json").read_text()) if Path(folder, "config.json").is_file() else {}
+    for name, value in saved.items():
+        if name.startswith("prefloop_"):
+            setattr(merged.config, name, value)
+    return merged
+
+
+def read_adapter(folder: str | Path, base: PreTrainedModel) -> Any:
+    """The adapter of a folder on its base, ready to go on learning."""
+    peft = import_peft()
+    try:
+        return peft.PeftModel.from_pretrained(base, str(folder), is_trainable=True)
+    except UNREADABLE as error:
+        raise DataError(f"the adapter {folder} cannot be put on its base\n  {first_line(error)}\n  was the base changed since?") from None
+
+
+def base_of(folder: str | Path) -> str:
+    """The model an adapter belongs to, as adapter_config.json names it."""
+    path = Path(folder) / "adapter_config.json"
+    try:
+        base = json.loads(path.read_text(encoding="utf-8")).get("base_model_name_or_path")
+    except (OSError, ValueError, AttributeError) as error:
+        raise DataError(f"{path} cannot be read: {error}\n  an adapter folder holds adapter_config.json and adapter_model.safetensors") from None
+    if not base:
+        raise DataError(f"{path} does not say which model the adapter belongs to\n  write it there as base_model_name_or_path")
+    return base
+
+
+def import_peft() -> Any:
+    try:
+        import peft
+    except ImportError:
+        raise NotInstalled("peft", "train", "an adapter") from None
+    return peft

@@ -1,0 +1,78 @@
+"""Critics: a scalar V(everything before token t) for every token of an answer."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from prefloop.errors import ConfigError
+from prefloop.models.heads import hidden_states, output_head
+from prefloop.models.load import load_reward, load_tokenizer, new_reward
+from prefloop.ops.logprobs import logprobs_from_hidden
+
+
+class Critic(nn.Module):
+    """A trunk and a value head; the trunk is its own network, or the policy's.
+
+    The head has a bias, which reward heads lack, so that a change of the reward's scale can be carried over exactly.
+    """
+
+    def __init__(self, trunk: nn.Module, head: nn.Linear, *, is_shared: bool):
+        super().__init__()
+        if is_shared:
+            self.policy = trunk  # a submodule: trained together
+        else:
+            self.trunk = trunk
+        self.value_head = head
+        self.is_shared = is_shared
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """B T -> B T; column t is the value of the text before token t, column 0 is 0."""
+        return self.values(hidden_states(self.policy if self.is_shared else self.trunk, tokens))
+
+    def values(self, hidden: Tensor) -> Tensor:
+        value = self.value_head(hidden[:, :-1]).squeeze(-1)
+        return torch.cat([torch.zeros_like(value[:, :1]), value], 1)
+
+    def logprobs_and_values(self, tokens: Tensor, wanted: Tensor, *, temperature: float) -> tuple[Tensor, Tensor]:
+        """Both from one pass over a shared trunk."""
+        hidden = hidden_states(self.policy, tokens)
+        logprobs = logprobs_from_hidden(output_head(self.policy), hidden, tokens, wanted, temperature=temperature)
+        return logprobs, self.values(hidden)
+
+    @torch.no_grad()
+    def rescale(self, gain: float, bias: float) -> None:
+        """From V to gain * V + bias, exactly."""
+        self.value_head.weight.mul_(gain)
+        self.value_head.bias.mul_(gain).add_(bias)
+
+
+def load_critic(
+    kind: Literal["reward", "policy", "trunk"], policy: nn.Module, policy_folder: str, reward: str, *, seed: int, device: torch.device | str
+) -> Critic:
+    """A critic from the reward model (InstructGPT), from the policy, or as a zero head on the policy's trunk."""
+    if kind == "trunk":
+        head = nn.Linear(policy.config.hidden_size, 1, device=device)
+        nn.init.zeros_(head.weight)
+        nn.init.zeros_(head.bias)
+        return Critic(policy, head, is_shared=True)
+    if kind == "reward":
+        folder = reward.split(",")[0]
+        if ":" in folder:
+            raise ConfigError(f"critic=reward starts from a reward model, but the reward is {reward!r}, which has no weights\n  use critic=policy or critic=trunk")
+        if load_tokenizer(folder).get_vocab() != load_tokenizer(policy_folder).get_vocab():
+            raise ConfigError(
+                f"critic=reward needs the reward model {folder} and the policy {policy_folder} to share a tokenizer, and they do not\n"
+                f"  use critic=policy or critic=trunk; the reward itself may have any tokenizer"
+            )
+        model = load_reward(folder, device=device)
+        shift = float(getattr(model.config, "prefloop_reward_shift", 0.0))
+    else:
+        model = new_reward(policy_folder, seed=seed, device=device)
+        nn.init.zeros_(model.score.weight)
+        shift = 0.0
+    head = nn.Linear(model.score.in_features, 1, device=device)
+    with torch.no_grad():
+        head.weight.copy_(model.score.weight)
+        head.bias.fill_(-shift)
+    return Critic(model.base_model, head, is_shared=False)

@@ -1,0 +1,122 @@
+"""From a model to log-probabilities and rewards, for any Hugging Face causal architecture.
+
+No attention mask is passed anywhere. Rows are right-padded and the models are causal, so no real token can see the padding,
+positions start at 0 in every row, and the fast attention kernels stay usable. What a model puts on padding is never read.
+
+    tokens  B T   prompt, answer, padding
+    wanted  B T   True where a log-probability is asked for (never column 0: nothing predicts the first token)
+"""
+
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+
+from prefloop.models.batch import RankedBatch, flat_rows
+from prefloop.ops.logprobs import (
+    LogprobsAndEntropy,
+    at_predicted_token,
+    chosen_logprobs_and_entropy,
+    logprobs_and_entropy_from_hidden,
+    logprobs_from_hidden,
+    token_logprobs,
+)
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The Hugging Face model inside an adapter, which acts inside the model's layers and stays active."""
+    return model.get_base_model() if hasattr(model, "peft_config") else model
+
+
+def hidden_states(model: nn.Module, tokens: Tensor) -> Tensor:
+    """The last layer's normalised output at every position: B T -> B T D."""
+    return unwrapped(model).base_model(input_ids=tokens, use_cache=False).last_hidden_state
+
+
+def output_head(model: nn.Module) -> nn.Module:
+    """The map from hidden states to logits."""
+    return unwrapped(model).get_output_embeddings()
+
+
+# ------------------------------------------------------------------------------------------------ policies
+
+
+def policy_logprobs(model: nn.Module, tokens: Tensor, wanted: Tensor, *, temperature: float) -> Tensor:
+    """Log-probabilities of the wanted tokens, zero elsewhere: B T. The head sees only positions that predict one."""
+    if head_is_plain(model):
+        return logprobs_from_hidden(output_head(model), hidden_states(model, tokens), tokens, wanted, temperature=temperature)
+    return token_logprobs(all_logits(model, tokens), tokens, temperature=temperature) * wanted
+
+
+def policy_logprobs_and_entropy(model: nn.Module, tokens: Tensor, wanted: Tensor, *, temperature: float) -> LogprobsAndEntropy:
+    """The same with the entropy of the distribution each wanted token was drawn from (detached)."""
+    if head_is_plain(model):
+        hidden = hidden_states(model, tokens)
+        return logprobs_and_entropy_from_hidden(output_head(model), hidden, tokens, wanted, temperature=temperature)
+    both = chosen_logprobs_and_entropy(all_logits(model, tokens), tokens.roll(-1, 1), temperature=temperature)
+    logprobs, entropy = at_predicted_token(both[0]) * wanted, at_predicted_token(both[1]) * wanted
+    return LogprobsAndEntropy(logprobs, entropy.detach())
+
+
+def all_logits(model: nn.Module, tokens: Tensor) -> Tensor:
+    """B T V, with whatever the architecture does after its head (caps, scales)."""
+    return unwrapped(model)(input_ids=tokens, use_cache=False).logits
+
+
+_plain_heads: "WeakKeyDictionary[nn.Module, bool]" = WeakKeyDictionary()
+
+
+def head_is_plain(model: nn.Module) -> bool:
+    """Whether the logits are the output head's and nothing else; some architectures scale or cap them. Probed once a model."""
+    inner = unwrapped(model)
+    if inner not in _plain_heads:
+        _plain_heads[inner] = probe_head(inner)
+    return _plain_heads[inner]
+
+
+@torch.no_grad()
+def probe_head(model: nn.Module) -> bool:
+    """Head of the hidden states against the model's own logits, on four tokens, dropout off."""
+    training = [(module, module.training) for module in model.modules()]
+    model.eval()
+    tokens = torch.arange(4, device=next(model.parameters()).device)[None, :]
+    hidden, logits = hidden_states(model, tokens), all_logits(model, tokens)
+    for module, was_training in training:
+        module.training = was_training
+    said = output_head(model)(hidden)
+    return said.shape == logits.shape and bool(((said - logits).abs() <= 1e-3 * (1 + logits.abs())).all())
+
+
+# ------------------------------------------------------------------------------------------------ reward models
+
+
+def sequence_rewards(model: nn.Module, tokens: Tensor, length: Tensor) -> Tensor:
+    """The score read at the last real token of each row, unshifted: R T, R -> R.
+
+    The same token transformers' classifiers read: the last one that is not padding (padding is never EOS here).
+    """
+    hidden = hidden_states(model, tokens)
+    last = hidden[torch.arange(len(length), device=hidden.device), length - 1]  # R D
+    return unwrapped(model).score(last).squeeze(-1)
+
+
+def scores(model: nn.Module, ranked: RankedBatch, *, max_rows: int = 0) -> Tensor:
+    """The score of every completion, 0 where there is none: P K. ``max_rows`` > 0 computes so many at a time."""
+    rows = flat_rows(ranked)
+    parts = torch.arange(len(rows.length), device=rows.length.device).split(max_rows or max(1, len(rows.length)))
+    flat = [sequence_rewards(model, rows.tokens[part][:, : int(rows.length[part].max())], rows.length[part]) for part in parts]
+    reward = torch.cat(flat)
+    return reward.new_zeros(ranked.tier.shape).index_put(rows.place, reward)
+
+
+# ------------------------------------------------------------------------------------------------ dropout
+
+
+def without_dropout(model: nn.Module) -> nn.Module:
+    """The model itself with every dropout probability at 0, so that scoring in train() mode equals sampling in eval() mode."""
+    for module in model.modules():
+        if isinstance(module, nn.modules.dropout._DropoutNd):
+            module.p = 0.0
+        if isinstance(probability := getattr(module, "attention_dropout", None), float) and probability > 0:
+            module.attention_dropout = 0.0  # attention that calls the function instead of holding a module
+    return model

@@ -1,0 +1,133 @@
+"""Losses on orderings of completions.
+
+    score         P K  reward of each completion; the only argument that carries a gradient
+    tier          P K  place given by the annotator, 0 is best; equal places form no pair
+    is_candidate  P K  False where a prompt has fewer than K completions, or the annotator did not place one
+    weight        P    share of each prompt in the update
+
+``ranking_loss`` is Bradley-Terry over every ordered pair (InstructGPT, arXiv 2203.02155, equation 1). The others answer
+other questions with the same arguments: what if labels are noisy or ties are evidence (Christiano et al. 2017, arXiv
+1706.03741, sections 2.2.2 and 2.2.3), and what if only the best answer was chosen (Ziegler et al. 2019, arXiv 1909.08593).
+
+Every loss averages inside a prompt, so nine completions do not outvote four. The paper is silent on whether ties count in
+the divisor; here they do not. For the other reading multiply ``weight`` by ``n_pairs / n_comparisons``. Prompts without any
+ordered pair teach nothing: leave them out, and count them, before the weights are set.
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+from prefloop.ops.loss import Loss, loss_of
+
+
+def ranking_loss(score: Tensor, tier: Tensor, is_candidate: Tensor, weight: Tensor) -> Loss:
+    """Bradley-Terry loss of every ordered pair in K-wise rankings (InstructGPT, equation 1).
+
+    score         P K  reward of each completion; the only argument that carries a gradient
+    tier          P K  place given by the annotator, 0 is best; equal places form no pair
+    is_candidate  P K  False where a prompt has fewer than K completions
+    weight        P    share of each prompt in the update
+    """
+    pairs = paired(score, tier, is_candidate)
+    return over_pairs(-logsigmoid(pairs.margin), pairs.is_won, pairs, weight)
+
+
+def ranking_loss_with_label_noise(score: Tensor, tier: Tensor, is_candidate: Tensor, weight: Tensor, *, noise: float) -> Loss:
+    """Bradley-Terry where a share ``noise`` of the labels is a coin flip: P' = (1 - noise) P + noise / 2.
+
+    score         P K  reward of each completion; the only argument that carries a gradient
+    tier          P K  place given by the annotator, 0 is best; equal places form no pair
+    is_candidate  P K  False where a prompt has fewer than K completions
+    weight        P    share of each prompt in the update
+
+    No pair costs more than -log(noise / 2), and a label that contradicts a large margin pulls no more. Christiano et
+    al. use noise = 0.1; labels flipped with probability e are noise = 2 e.
+    """
+    pairs = paired(score, tier, is_candidate)
+    return over_pairs(noisy_nll(pairs.margin, noise=noise), pairs.is_won, pairs, weight)
+
+
+def ranking_loss_with_ties(score: Tensor, tier: Tensor, is_candidate: Tensor, weight: Tensor, *, noise: float) -> Loss:
+    """The same, and a tie says "equally good": half a win for each side (Christiano et al., section 2.2.2).
+
+    score         P K  reward of each completion; the only argument that carries a gradient
+    tier          P K  place given by the annotator, 0 is best; equal places pull the scores together
+    is_candidate  P K  False where a prompt has fewer than K completions
+    weight        P    share of each prompt in the update
+
+    The loss is the mean over all comparisons of a prompt; accuracy and margin are about the ordered ones.
+    """
+    pairs = paired(score, tier, is_candidate)
+    won, lost = noisy_nll(pairs.margin, noise=noise), noisy_nll(-pairs.margin, noise=noise)
+    nll = ((won + lost) / 2).where(pairs.is_tied, won)  # P K K
+    return over_pairs(nll, pairs.is_won | pairs.is_tied, pairs, weight)
+
+
+def best_of_k_loss(score: Tensor, tier: Tensor, is_candidate: Tensor, weight: Tensor) -> Loss:
+    """The best of K was chosen with the probabilities of a softmax over the scores; the order below it is not used.
+
+    score         P K  reward of each completion; the only argument that carries a gradient
+    tier          P K  place given by the annotator, 0 is best; where several share it, one of them was chosen
+    is_candidate  P K  False where a prompt has fewer than K completions
+    weight        P    share of each prompt in the update
+
+    For K = 2 this is ``ranking_loss``. Accuracy is the share of prompts whose highest score is on a best answer, margin
+    the lead of the best answers' highest score over that of the rest.
+    """
+    place = tier.where(is_candidate, tier.amax() + 1)
+    is_best = is_candidate & (place == place.amin(1, keepdim=True))  # P K
+    is_rest = is_candidate & ~is_best
+    is_chosen = is_rest.any(1)  # P, False where all answers share one place: nothing was chosen
+    # Such rows get zeros, because the gradient of a logsumexp over nothing is not a number.
+    best = score.where(is_best, -math.inf).where(is_chosen[:, None], 0)
+    rest = score.where(is_rest, -math.inf).where(is_chosen[:, None], 0)
+
+    nll = -logsigmoid(best.logsumexp(1) - rest.logsumexp(1)) * is_chosen  # P
+    margin = best.amax(1) - rest.amax(1)  # P
+    return loss_of((weight * nll).sum(), accuracy=(weight * (margin > 0)).sum(), margin=(weight * margin).sum())
+
+
+def n_pairs(tier: Tensor, is_candidate: Tensor) -> Tensor:
+    """Ordered pairs of each prompt: P."""
+    return paired(torch.zeros_like(tier), tier, is_candidate).is_won.sum((1, 2))
+
+
+def n_comparisons(is_candidate: Tensor) -> Tensor:
+    """Pairs of each prompt whether ordered or tied, C(K, 2): P."""
+    n = is_candidate.sum(1)
+    return n * (n - 1) // 2
+
+
+class Pairs(NamedTuple):
+    """Every pair of a prompt's completions; [i, j] looks from i to j."""
+
+    margin: Tensor  # P K K  score of i minus score of j, 0 where one of them is no candidate
+    is_won: Tensor  # P K K  i was placed above j
+    is_tied: Tensor  # P K K  placed equal, i < j: each tie stands once
+
+
+def paired(score: Tensor, tier: Tensor, is_candidate: Tensor) -> Pairs:
+    is_pair = is_candidate[:, :, None] & is_candidate[:, None, :]  # P K K
+    margin = (score[:, :, None] - score[:, None, :]).where(is_pair, 0)
+    is_won = is_pair & (tier[:, :, None] < tier[:, None, :])
+    is_tied = (is_pair & (tier[:, :, None] == tier[:, None, :])).triu(1)
+    return Pairs(margin, is_won, is_tied)
+
+
+def noisy_nll(margin: Tensor, *, noise: float) -> Tensor:
+    """-log((1 - noise) sigmoid(margin) + noise / 2). Never leaves the logarithm, so noise = 0 is Bradley-Terry at any margin."""
+    heard, flipped = margin.new_tensor([1 - noise, noise / 2]).log()
+    return -torch.logaddexp(heard + logsigmoid(margin), flipped)
+
+
+def over_pairs(nll: Tensor, is_counted: Tensor, pairs: Pairs, weight: Tensor) -> Loss:
+    """The mean of ``nll`` P K K over the counted pairs of each prompt, summed with the prompts' weights."""
+
+    def mean(figure: Tensor, over: Tensor) -> Tensor:
+        return (weight * (figure * over).sum((1, 2)) / over.sum((1, 2)).clamp(min=1)).sum()
+
+    return loss_of(mean(nll, is_counted), accuracy=mean(pairs.margin > 0, pairs.is_won), margin=mean(pairs.margin, pairs.is_won))

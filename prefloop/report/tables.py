@@ -1,0 +1,106 @@
+"""The two tables of the answer: the policies side by side, and every paired difference between them."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from prefloop.report.data import Figure, Paired, ReportData, Row
+from prefloop.report.findings import difference, direction, metric_name, place, policy_name, sample_size
+from prefloop.report.markup import Child, Html, join, tag
+from prefloop.report.plots import finite_range, ink_of
+from prefloop.report.shell import absent, cell, table, whisker
+from prefloop.report.texts import Words
+
+
+class Column(NamedTuple):
+    """One metric of every policy, and how it is written."""
+
+    label: str
+    figures: list[Figure | None]
+    as_percent: bool = False
+    digits: int = 2
+
+    @property
+    def size(self) -> str:
+        """The sample, where all figures of the column share one: it then stands in the heading, once."""
+        sizes = {figure.sample for figure in self.figures if figure is not None and figure.sample}
+        return sizes.pop() if len(sizes) == 1 else ""
+
+    @property
+    def heading(self) -> str:
+        return f"{self.label} (n\u00a0{self.size})" if self.size else self.label
+
+    def cell(self, index: int, words: Words) -> Child:
+        figure = self.figures[index]
+        has_n = figure is not None and figure.sample != self.size
+        return cell(figure, words, as_percent=self.as_percent, digits=self.digits, has_n=has_n)
+
+
+def side_by_side(data: ReportData, words: Words) -> Html:
+    """One row per policy: every figure with its interval and sample size."""
+    if not data.rows:
+        return absent(words)
+    rows = sorted(data.rows, key=lambda row: place(row.name))
+    columns = columns_of(rows, words)
+    scale = finite_range(*([figure.mean, figure.low, figure.high] for figure in columns[0].figures if figure)) or (0.0, 0.0)
+    inks = [ink_of(row.name, [row.name for row in rows]) for row in rows]
+    written = []
+    for index, row in enumerate(rows):
+        cells = [column.cell(index, words) for column in columns]
+        cells[0] = join(cells[0], whisker(row.gold, scale, ink=inks[index]))
+        if row.name == "best_of_n" and row.kl is not None:
+            cells[2] = join("≤ ", cells[2])
+        if row.name == "sft":  # its own rate against itself says nothing
+            cells[1] = tag("span", words["reference"], class_="muted")
+        written.append([row_name(row, words), *cells])
+    return table([words["column.policy"], *(column.heading for column in columns)], written, class_="stacked policies")
+
+
+def row_name(row: Row, words: Words) -> Html:
+    """The name people read, and below it the one that summary.json has."""
+    name = policy_name(row.name, words)
+    return join(name, tag("small", row.name, class_="mono") if name != row.name else None)
+
+
+def columns_of(rows: Sequence[Row], words: Words) -> list[Column]:
+    skills = list(dict.fromkeys(name for row in rows for name in row.skill))
+    named = [Column(words["column.skill"].format(name=name), [row.skill.get(name) for row in rows], True) for name in skills]
+    return [
+        Column(words["column.gold"], [row.gold for row in rows]),
+        Column(words["column.win"], [row.win_vs_sft for row in rows], True),
+        Column(words["column.kl"], [row.kl for row in rows]),
+        Column(words["column.length"], [row.length for row in rows], digits=1),
+        Column(words["column.proxy"], [row.proxy for row in rows]),
+        *(named or [Column(words["metric.skill"], [None for _ in rows])]),
+    ]
+
+
+def every_difference(data: ReportData, words: Words) -> Html:
+    """All paired differences, also those that separate nothing."""
+    if not data.paired:
+        return absent(words)
+    heads = [words[f"column.{key}"] for key in ("pair", "metric", "difference", "interval", "drawn", "n", "verdict")]
+    ordered = sorted(data.paired, key=lambda pair: (pair.metric, place(pair.a), place(pair.b)))
+    by_metric = {pair.metric: [other for other in ordered if other.metric == pair.metric] for pair in ordered}
+    rows = [difference_row(pair, symmetric(by_metric[pair.metric]), words) for pair in ordered]
+    return table(heads, rows, class_="stacked")
+
+
+def difference_row(pair: Paired, scale: tuple[float, float], words: Words) -> list[Child]:
+    verdict = direction(pair)
+    mean, _, ends = difference(pair, words).partition(" ")
+    return [
+        f"{policy_name(pair.a, words)} − {policy_name(pair.b, words)}",
+        metric_name(pair.metric, words),
+        tag("b", mean),
+        ends,
+        whisker(Figure(mean=pair.mean, low=pair.low, high=pair.high), scale, at=0.0),
+        sample_size(pair, words),
+        tag("span", words[f"verdict.{verdict}"], class_="muted" if verdict == "open" else None),
+    ]
+
+
+def symmetric(pairs: Sequence[Paired]) -> tuple[float, float]:
+    """A scale with 0 in its middle that holds every interval of one metric."""
+    ends = finite_range([end for pair in pairs for end in (pair.low, pair.high)])
+    reach = max(abs(ends[0]), abs(ends[1])) if ends else 0.0
+    return -reach, reach

@@ -1,0 +1,1 @@
+"""Intervals, agreement and the arithmetic of best-of-n: NumPy only, no torch."""

@@ -1,0 +1,75 @@
+"""How often a score agrees with the people who ranked: pooled over pairs, with intervals over prompts."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from prefloop.records import Group
+
+Figure = dict[str, float | int | None]
+
+
+def signed_gaps(groups: Sequence[Group], scores: Sequence[Sequence[float]]) -> list[np.ndarray]:
+    """For each group the score of the better minus the worse answer of every ordered pair of every ranking."""
+    gaps = []
+    for group, values in zip(groups, scores, strict=True):
+        score = dict(zip((c.id for c in group.completions), values, strict=True))
+        gaps.append(np.array([score[a] - score[b] for ranking in group.rankings for a, b in ranking.pairs()], dtype=float))
+    return gaps
+
+
+def pair_accuracy(groups: Sequence[Group], scores: Sequence[Sequence[float]]) -> Figure:
+    """Share of ordered pairs the scores order the same way (an equal score counts half)."""
+    return clustered_share([np.where(gap == 0, 0.5, gap > 0) for gap in signed_gaps(groups, scores)])
+
+
+def clustered_share(per_prompt: Sequence[np.ndarray], *, n_boot: int = 2000, seed: int = 0) -> Figure:
+    """The mean of all values with a 95% bootstrap interval over prompts, whose pairs are not independent."""
+    kept = [values for values in per_prompt if len(values)]
+    if not kept:
+        return {"mean": None, "low": None, "high": None, "n": 0, "n_prompts": 0}
+    total, count = np.array([v.sum() for v in kept]), np.array([len(v) for v in kept])
+    draw = np.random.default_rng(seed).integers(len(kept), size=(n_boot, len(kept)))
+    share = total[draw].sum(1) / count[draw].sum(1)
+    low, high = np.quantile(share, [0.025, 0.975])
+    return {
+        "mean": float(total.sum() / count.sum()),
+        "low": float(low),
+        "high": float(high),
+        "n": int(count.sum()),
+        "n_prompts": len(kept),
+    }
+
+
+def length_baselines(groups: Sequence[Group]) -> dict[str, Figure]:
+    """What 'prefers the longer' and 'prefers the shorter' would score, lengths in characters."""
+    longer = [[float(len(c.text)) for c in group.completions] for group in groups]
+    shorter = [[-length for length in lengths] for lengths in longer]
+    return {"prefers_longer": pair_accuracy(groups, longer), "prefers_shorter": pair_accuracy(groups, shorter)}
+
+
+def calibration(groups: Sequence[Group], scores: Sequence[Sequence[float]], *, bins: int = 8) -> list[Figure]:
+    """Predicted against observed share of agreement, in bins of the predicted probability of the scored favourite."""
+    gaps = np.concatenate([np.zeros(0), *signed_gaps(groups, scores)])
+    predicted = 1 / (1 + np.exp(-np.abs(gaps).clip(max=50)))
+    return binned(predicted, gaps > 0, np.linspace(0.5, 1.0, bins + 1), lambda values: float(values.mean()))
+
+
+def accuracy_by_gap(groups: Sequence[Group], scores: Sequence[Sequence[float]], *, bins: int = 5) -> list[Figure]:
+    """Accuracy in equally filled bins of the score gap: a trustworthy score is right more often where it is surer."""
+    gaps = np.concatenate([np.zeros(0), *signed_gaps(groups, scores)])
+    if len(gaps) == 0:
+        return []
+    edges = np.quantile(np.abs(gaps), np.linspace(0, 1, bins + 1))
+    return binned(np.abs(gaps), gaps > 0, edges, lambda values: float(values.mean()))
+
+
+def binned(x: np.ndarray, hit: np.ndarray, edges: np.ndarray, centre: Callable[[np.ndarray], float]) -> list[Figure]:
+    """Mean of ``hit`` within each bin of ``x``; empty bins are left out."""
+    index = np.digitize(x, edges[1:-1])
+    rows: list[Figure] = []
+    for b in range(len(edges) - 1):
+        inside = index == b
+        if inside.any():
+            rows.append({"predicted": centre(x[inside]), "observed": float(hit[inside].mean()), "n": int(inside.sum())})
+    return rows

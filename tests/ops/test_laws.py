@@ -1,0 +1,165 @@
+"""Every loss of ops keeps every law, and every law can be broken."""
+
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, tensor
+
+import prefloop.ops
+from prefloop.ops.likelihood import nll
+from prefloop.ops.loss import Loss, loss_of
+from prefloop.ops.policy import policy_loss, value_loss
+from prefloop.ops.ranking import best_of_k_loss, ranking_loss, ranking_loss_with_label_noise, ranking_loss_with_ties
+from tests import laws
+from tests.laws import LAWS, Example
+
+
+def numbers(seed: int, *shape: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def rankings() -> dict[str, Tensor]:
+    """Four prompts with up to three completions: a full order, a tie, a pair, and a prompt where all are tied."""
+    return {
+        "score": numbers(0, 4, 3),
+        "tier": tensor([[1, 2, 0], [0, 1, 1], [1, 0, 7], [2, 2, 2]]),
+        "is_candidate": tensor([[True, True, True], [True, True, True], [True, True, False], [True, True, True]]),
+        "weight": tensor([0.4, 0.3, 0.2, 0.1], dtype=torch.float64),
+    }
+
+
+def token_weight() -> Tensor:
+    """Four rows of five tokens: a prompt before the answer, padding after it."""
+    is_answer = tensor([[0, 0, 1, 1, 1], [0, 1, 1, 0, 0], [0, 0, 0, 1, 0], [0, 1, 1, 1, 1]])
+    return is_answer * numbers(1, 4, 5).exp()
+
+
+def updates() -> dict[str, Tensor]:
+    """Ratios from 0.6 to 1.6, so that some tokens are clipped; both signs of advantage."""
+    old, change = -numbers(2, 4, 5).abs(), torch.linspace(-0.5, 0.5, 20, dtype=torch.float64)[torch.arange(20).flip(0)]
+    return {"logprobs": old + change.view(4, 5), "old_logprobs": old, "advantages": numbers(3, 4, 5), "weight": token_weight()}
+
+
+def predictions() -> dict[str, Tensor]:
+    old = numbers(4, 4, 5)
+    return {"values": old + numbers(5, 4, 5), "old_values": old, "returns": numbers(6, 4, 5), "weight": token_weight()}
+
+
+EXAMPLES = [
+    Example(ranking_loss, rankings(), ("score",)),
+    Example(ranking_loss_with_label_noise, rankings(), ("score",), {"noise": 0.1}),
+    Example(ranking_loss_with_ties, rankings(), ("score",), {"noise": 0.1}),
+    Example(best_of_k_loss, rankings(), ("score",)),
+    Example(nll, {"logprobs": -numbers(7, 4, 5).abs(), "weight": token_weight()}, ("logprobs",)),
+    Example(policy_loss, updates(), ("logprobs",), {"clip": 0.2}),
+    Example(value_loss, predictions(), ("values",), {"clip": 0.4}),
+]
+
+
+@pytest.mark.parametrize("law", LAWS, ids=lambda law: law.__name__)
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.loss.__name__)
+def test_every_loss_keeps_every_law(example: Example, law: Callable):
+    law(example)
+
+
+def is_loss(function: Callable) -> bool:
+    """Tensors and settings in, the weight among them, a Loss out."""
+    signature = inspect.signature(function)
+    tensors = [p.annotation for p in signature.parameters.values() if p.kind is not p.KEYWORD_ONLY]
+    return signature.return_annotation is Loss and "weight" in signature.parameters and set(tensors) == {Tensor}
+
+
+def test_every_loss_of_ops_has_an_example():
+    modules = [importlib.import_module(f"prefloop.ops.{module.name}") for module in pkgutil.iter_modules(prefloop.ops.__path__)]
+    functions = {value for module in modules for value in vars(module).values() if inspect.isfunction(value)}
+    assert {function for function in functions if is_loss(function)} == {example.loss for example in EXAMPLES}
+
+
+# --------------------------------------------------------------------- a law that nothing can break proves nothing
+
+
+def example_of(loss: Callable) -> Example:
+    return Example(loss, {"logprobs": -numbers(7, 4, 5).abs(), "weight": token_weight()}, ("logprobs",))
+
+
+def mean_over_rows(logprobs: Tensor, weight: Tensor) -> Loss:
+    return loss_of(-(weight * logprobs).sum() / weight.sum())
+
+
+def mean_over_columns(logprobs: Tensor, weight: Tensor) -> Loss:
+    return loss_of(-(weight * logprobs).mean(1).sum())
+
+
+def later_rows_count_more(logprobs: Tensor, weight: Tensor) -> Loss:
+    return loss_of(-((weight * logprobs).sum(1) * torch.arange(len(weight))).sum())
+
+
+def square_of_the_weight(logprobs: Tensor, weight: Tensor) -> Loss:
+    return loss_of(-(weight**2 * logprobs).sum())
+
+
+def writes_the_same_number(logprobs: Tensor, weight: Tensor) -> Loss:
+    return loss_of(-(weight.mul_(1) * logprobs).sum())
+
+
+def documents_another_shape(logprobs: Tensor, weight: Tensor) -> Loss:
+    """A row's weight is one number.
+
+    logprobs  B T
+    weight    B
+    """
+    return nll(logprobs, weight)
+
+
+def forgets_to_document_one(logprobs: Tensor, weight: Tensor) -> Loss:
+    """weight  B T"""
+    return nll(logprobs, weight)
+
+
+def half_the_gradient(logprobs: Tensor, weight: Tensor) -> Loss:
+    return nll((logprobs + logprobs.detach()) / 2, weight)
+
+
+def ignores_the_weight(logprobs: Tensor, weight: Tensor) -> Loss:
+    return loss_of(-logprobs.sum())
+
+
+def keeps_the_graph(logprobs: Tensor, weight: Tensor) -> Loss:
+    value = nll(logprobs, weight).value
+    return Loss(value, {"loss": value})
+
+
+def rounds_to_single_precision(logprobs: Tensor, weight: Tensor) -> Loss:
+    return nll(logprobs.float(), weight.float())
+
+
+@pytest.mark.parametrize(
+    ("law", "broken"),
+    [
+        (laws.parts_add_up_to_the_whole_however_the_rows_are_split, mean_over_rows),
+        (laws.padding_columns_are_not_read, mean_over_columns),
+        (laws.the_order_of_rows_does_not_matter, later_rows_count_more),
+        (laws.the_value_scales_with_the_weight, square_of_the_weight),
+        (laws.arguments_are_left_as_they_were, writes_the_same_number),
+        (laws.the_docstring_gives_the_shape_of_every_argument, documents_another_shape),
+        (laws.the_docstring_gives_the_shape_of_every_argument, forgets_to_document_one),
+        (laws.a_nudge_moves_the_value_by_the_gradient, half_the_gradient),
+        (laws.no_argument_is_dead, ignores_the_weight),
+        (laws.metrics_are_detached_scalars_and_hold_the_loss, keeps_the_graph),
+        (laws.the_precision_is_that_of_the_arguments, rounds_to_single_precision),
+    ],
+    ids=lambda value: value.__name__,
+)
+def test_a_broken_loss_breaks_its_law(law: Callable, broken: Callable):
+    law(example_of(nll))
+    with pytest.raises(AssertionError):
+        law(example_of(broken))
+
+
+def test_every_law_is_broken_by_something():
+    marker = test_a_broken_loss_breaks_its_law.pytestmark[0]
+    assert {law for law, _ in marker.args[1]} == set(LAWS)
