@@ -31,15 +31,19 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="print data counts, memo
 Debug = Annotated[bool, typer.Option("--debug", help="show tracebacks")]
 
 
-@app.callback()
-def options_before_the_command(
-    version: Annotated[bool, typer.Option("--version", help="print the version", is_eager=True)] = False,
-) -> None:
-    if version:
+def print_version(wanted: bool) -> None:
+    if wanted:
         from prefloop import __version__
 
         typer.echo(__version__)
         raise typer.Exit
+
+
+@app.callback()
+def options_before_the_command(
+    version: Annotated[bool, typer.Option("--version", callback=print_version, is_eager=True, help="print the version")] = False,
+) -> None:
+    pass
 
 
 @app.command()

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, requires, version
 from importlib.util import find_spec
 from pathlib import Path
+from shlex import quote
 from typing import NamedTuple
 
 import prefloop
@@ -76,8 +77,8 @@ def python() -> Finding:
 def install_line(extra: str) -> str:
     """The pip line for an extra, as it is typed in a checkout or anywhere else."""
     if (CHECKOUT / "constraints.txt").is_file():
-        return f"cd {CHECKOUT} && {sys.executable} -m pip install -c constraints.txt -e '.[{extra}]'"
-    return f"{sys.executable} -m pip install 'prefloop[{extra}]'"
+        return f"cd {quote(str(CHECKOUT))} && {quote(sys.executable)} -m pip install -c constraints.txt -e '.[{extra}]'"
+    return f"{quote(sys.executable)} -m pip install 'prefloop[{extra}]'"
 
 
 def requirements(lines: list[str]) -> list[Requirement]:
@@ -138,14 +139,16 @@ def missing_packages() -> tuple[Finding, list[Finding]]:
 
 def torch_build() -> list[Finding]:
     """Which build of PyTorch this is, whether it computes, and what it can compute on."""
-    again = "make setup TORCH=default" if has_nvidia_gpu() else "make setup TORCH=cpu"
     if find_spec("torch") is None:
-        return [Finding(False, "torch", "not installed", install_line("train"))]
+        return [
+            Finding(False, "torch", "not installed", "make setup, which chooses the build for this machine, or the line above")
+        ]
     try:
         import torch
 
         torch.ones(2).numpy()  # fails where torch and NumPy do not fit each other
     except Exception as error:  # a broken build fails in its own way: OSError for a library, ImportError, RuntimeError
+        again = "make setup TORCH=default" if has_nvidia_gpu() else "make setup TORCH=cpu"
         return [Finding(False, "torch", f"installed, and does not start: {type(error).__name__}: {error}", again)]
     build = f"CUDA {torch.version.cuda}" if torch.version.cuda else f"ROCm {torch.version.hip}" if torch.version.hip else "CPU"
     return [Finding(True, "torch", f"{torch.__version__}, {build} build"), *devices(torch, build), cpu(torch)]

@@ -41,6 +41,12 @@ def study_data(study: StudyConfig, done: list[Done], summary: dict[str, Any], *,
     return ReportData.model_validate(content)
 
 
+def data_of(folder: Path) -> dict[str, Any]:
+    """The data reports of a run, by name."""
+    path = folder / "data.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
 def label(d: Done, study: StudyConfig) -> str:
     return d.stage.label if len(study.seeds) == 1 else f"{d.stage.label} (seed {d.stage.seed})"
 

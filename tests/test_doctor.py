@@ -1,4 +1,5 @@
 import os
+import shlex
 import sys
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
@@ -66,7 +67,7 @@ def test_an_apple_gpu_is_named(machine):
 
 def test_no_torch_is_something_training_needs(machine):
     finding = machine(None, has_gpu=False)["torch"]
-    assert not finding.ok and finding.is_needed and "install" in finding.mend
+    assert not finding.ok and finding.is_needed and "make setup" in finding.mend
 
 
 def test_a_torch_that_does_not_start_is_shown_with_its_own_words(machine):
@@ -124,6 +125,14 @@ def test_outside_a_checkout_the_pip_line_names_the_package(monkeypatch, tmp_path
     assert doctor.install_line("train").endswith("pip install 'prefloop[train]'")
     (tmp_path / "constraints.txt").write_text("")
     assert doctor.install_line("train").endswith("pip install -c constraints.txt -e '.[train]'")
+
+
+def test_a_line_to_type_survives_a_folder_with_a_space(monkeypatch, tmp_path):
+    folder = tmp_path / "my checkout"
+    folder.mkdir()
+    (folder / "constraints.txt").write_text("")
+    monkeypatch.setattr(doctor, "CHECKOUT", folder)
+    assert shlex.split(doctor.install_line("train"))[:2] == ["cd", str(folder)]
 
 
 def test_packages_other_than_the_tested_ones_are_named(monkeypatch, tmp_path):

@@ -98,7 +98,10 @@ def read_prompts(
 ) -> Reading[Prompt]:
     """Prompts alone, each once, in the order of their first appearance."""
     reading = read(source, "prompts", as_prompt, How(format, mapping, split, name, count_tokens))
-    return Reading(list({prompt.id: prompt for prompt in reversed(reading.records)}.values())[::-1], reading.report)
+    once: dict[str, Prompt] = {}
+    for prompt in reading.records:
+        once.setdefault(prompt.id, prompt)
+    return Reading(list(once.values()), replace(reading.report, n_records=len(once)))
 
 
 def read_text(

@@ -131,7 +131,7 @@ def opened(path: Path) -> Iterator[IO[bytes]]:
 
 def snippet(text: str, width: int = 80) -> str:
     """The beginning of a text on one line, without anything a terminal would obey."""
-    head = "".join(c if c.isprintable() else " " for c in text[: width + 1])
+    head = "".join(c if c.isprintable() else " " for c in text.strip()[: width + 1])
     return head if len(head) <= width else head[: width - 1] + "…"
 
 
@@ -286,7 +286,7 @@ def comma_separated(path: Path, name: str) -> Iterator[Row | Bad]:
             header = next(reader, [])
             refuse_utf16("".join(header)[:2].encode("utf-8", "surrogateescape"), name)
             if twice := sorted({column for column in header if header.count(column) > 1}):
-                raise DataError(f"{name} names the column {twice[0]!r} twice; a column needs a name of its own")
+                raise DataError(f"{name} names the column {twice[0]!r} twice\n  give every column a name of its own")
             begins = reader.line_num + 1
             for cells in reader:
                 if cells:
@@ -302,7 +302,7 @@ def row_of_cells(header: list[str], cells: list[str], where: str) -> Row | Bad:
     if not is_storable(said):
         return Bad(where, "not UTF-8", snippet(said.encode("utf-8", "surrogateescape").decode(errors="replace")))
     if len(cells) != len(header):
-        return Bad(where, f"{len(cells)} cells under a header of {len(header)}", snippet(said))
+        return Bad(where, "more or fewer cells than the header", snippet(f"{len(cells)} of {len(header)}: {said}"))
     return Row(where, {column: cell_value(column, cell) for column, cell in zip(header, cells, strict=True)})
 
 

@@ -136,7 +136,7 @@ def transcript(text: str) -> list[Message]:
 
 def answer_of(value: Any, column: str) -> str:
     """One answer: a text, a message of the assistant, or a list of exactly that message."""
-    if isinstance(value, str):
+    if not isinstance(value, list | dict):
         return text_of(value, column)
     turns = messages_of(value if isinstance(value, list) else [value], column)
     if len(turns) != 1 or turns[0].role != "assistant":

@@ -124,7 +124,8 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
             raise RunError(f"the disk is full: {path} was not written, and what stood there before is untouched") from error
         raise DataError(f"{path} cannot be written: {error.strerror or error}") from error
     finally:
-        beside.unlink(missing_ok=True)
+        if beside.exists():
+            beside.unlink()
 
 
 # --- pairs and splits --------------------------------------------------------------------------------------------------------

@@ -119,9 +119,7 @@ def damage_of(folder: Path) -> str | None:
     except (OSError, ValueError, KeyError, AttributeError) as error:
         return f"unreadable: {error}"
     if version > FORMAT_VERSION:
-        raise RunError(
-            f"{folder} has format_version {version}, this prefloop reads up to {FORMAT_VERSION}\n  upgrade prefloop to go on"
-        )
+        raise RunError(f"{folder} has format_version {version}, this prefloop reads {FORMAT_VERSION} and older")
     return None
 
 

@@ -107,7 +107,7 @@ class Learner:
         if total > 0 and math.isfinite(total):
             return total
         raise RunError(
-            f"no row teaches anything in step {self.n_steps}: the {n_rows} rows given to {name_of(term.loss)} weigh {total} "
+            f"no row teaches anything in step {self.n_steps}: the {n_rows} rows given to {name_of(term)} weigh {total} "
             f"together, which must be more than 0\n"
             f"  a row weighs nothing when all its answers are tied, or when no token of it is to be predicted\n"
             f"  leave such rows out before batches are made; prefloop data check counts them"
@@ -115,7 +115,7 @@ class Learner:
 
     def accumulate(self, term: Term, total: float, index: int) -> dict[str, Tensor]:
         """Add a term's gradient, part by part; returns its value and metrics over the rows of this process."""
-        prefix = f"{term.name}/" if term.name else f"{name_of(term.loss)}/" if index else ""
+        prefix = f"{name_of(term)}/" if index or term.name else ""
         sums: dict[str, Tensor] = {}
         for part in micro_batches(term.batch, total, self.micro_batch):
             loss = term.loss(self.model, move(part, self.device))
@@ -158,7 +158,7 @@ class Learner:
 
     def stop_and_blame(self, terms: tuple[Term, ...], totals: list[float], values: list[float], norm: float) -> NoReturn:
         """Name the rows that made the step not a number, write them down, and stop before the weights are touched."""
-        losses = ", ".join(f"{name_of(term.loss)} = {value}" for term, value in zip(terms, values, strict=True))
+        losses = ", ".join(f"{name_of(term)} = {value}" for term, value in zip(terms, values, strict=True))
         found = f"step {self.n_steps} is not a finite number: {losses}, norm of the gradient = {norm}"
         if not all(bool(p.isfinite().all()) for p in self.trained.values()):
             raise RunError(
@@ -180,12 +180,13 @@ class Learner:
             for part in micro_batches(take(term.batch, slice(row, row + 1)), total, 1):
                 value = term.loss(self.model, move(part, self.device)).value
                 gradient = torch.autograd.grad(value, list(self.trained.values()), allow_unused=True)
-                found = "finite" if all(bool(g.isfinite().all()) for g in gradient if g is not None) else "gradient not finite"
-                found = found if math.isfinite(float(value)) else f"loss {float(value)}"
-                if found != "finite":
-                    tensors = {field.name: getattr(part, field.name)[0].tolist() for field in fields(part)}
-                    where = {"step": self.n_steps, "loss": name_of(term.loss), "process": rank(), "row": row, "found": found}
-                    bad.append({**where, **tensors})
+                is_finite = all(bool(g.isfinite().all()) for g in gradient if g is not None)
+                if math.isfinite(loss := float(value.detach())) and is_finite:
+                    continue
+                found = "gradient not finite" if math.isfinite(loss) else f"loss {loss}"
+                tensors = {field.name: getattr(part, field.name)[0].tolist() for field in fields(part)}
+                where = {"step": self.n_steps, "term": name_of(term), "process": rank(), "row": row, "found": found}
+                bad.append({**where, **tensors})
         return bad
 
     @contextmanager
@@ -263,18 +264,19 @@ def value_of(index: int) -> str:
     return f"value of term {index}"
 
 
-def name_of(loss: Callable[..., Loss]) -> str:
-    """What a loss is called in messages: the function's name, also behind functools.partial."""
+def name_of(term: Term) -> str:
+    """What a term is called in messages: its name, or that of its loss, also behind functools.partial."""
+    loss = term.loss
     while isinstance(loss, partial):
         loss = loss.func
-    return getattr(loss, "__name__", type(loss).__name__)
+    return term.name or getattr(loss, "__name__", type(loss).__name__)
 
 
 def blame(rows: list[dict[str, Any]], file: Path | None) -> str:
     """The rows that spoiled a step, in a line or two."""
     if not rows:
         return "every row alone is finite, their sum is not: it is too large for its type"
-    shown = ", ".join(f"{row['row']} of process {row['process']} ({row['loss']}: {row['found']})" for row in rows[:5])
+    shown = ", ".join(f"{row['row']} of process {row['process']} ({row['term']}: {row['found']})" for row in rows[:5])
     more = f" and {len(rows) - 5} more" if len(rows) > 5 else ""
     return f"rows to blame: {shown}{more}" + (f"\n  all of them, with their tokens, are in {file}" if file else "")
 

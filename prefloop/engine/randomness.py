@@ -33,10 +33,14 @@ def seed_everything(seed: int, *key: int | str) -> None:
 
 
 def random_state(device: torch.device) -> dict[str, Any]:
-    """The global generators of this process, as plain values and tensors."""
-    words = np.random.get_state(legacy=False)  # noqa: NPY002
-    numpy_state = {**words, "state": {name: np.asarray(value).tolist() for name, value in words["state"].items()}}  # type: ignore[index]
-    state = {"python": random.getstate(), "numpy": numpy_state, "torch": torch.get_rng_state()}
+    """The global generators of this process, as tensors and plain values."""
+    version, words, gauss = random.getstate()
+    numpy_name, numpy_words, *numpy_rest = np.random.get_state()  # noqa: NPY002
+    state = {
+        "python": [version, torch.tensor(words), gauss],
+        "numpy": [numpy_name, torch.tensor(numpy_words.tolist()), *numpy_rest],
+        "torch": torch.get_rng_state(),
+    }
     if device.type == "cuda":
         state["device"] = torch.cuda.get_rng_state(device)
     elif device.type == "mps":
@@ -46,8 +50,10 @@ def random_state(device: torch.device) -> dict[str, Any]:
 
 def set_random_state(state: dict[str, Any], device: torch.device) -> None:
     """Put the global generators back where ``random_state`` found them."""
-    random.setstate(state["python"])
-    np.random.set_state(state["numpy"])  # noqa: NPY002
+    version, words, gauss = state["python"]
+    random.setstate((version, tuple(words.tolist()), gauss))
+    numpy_name, numpy_words, *numpy_rest = state["numpy"]
+    np.random.set_state((numpy_name, numpy_words.numpy().astype(np.uint32), *numpy_rest))  # noqa: NPY002
     torch.set_rng_state(state["torch"])
     if "device" in state and device.type == "cuda":
         torch.cuda.set_rng_state(state["device"], device)

@@ -27,6 +27,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from io import FileIO
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -91,8 +92,9 @@ class Run:
         self.folder = Path(self.scratch.name) if self.scratch else options.out
         self.name = options.out.name
         self.parts: dict[str, Part] = {}
+        self.data: dict[str, Any] = {}  # reports on the data sets it reads, by name
         self.lock: IO[str] | None = None
-        self.files: dict[str, IO[bytes]] = {}
+        self.files: dict[str, FileIO] = {}
         self.latest: dict[str, Any] = {}
         self.reports: dict[str, Any] = {}
         self.earlier_seconds, self.opened_at = 0.0, time.monotonic()
@@ -128,7 +130,7 @@ class Run:
             self.write_json("meta.json", {"format_version": FORMAT_VERSION, **now})
             replace_file(self.folder / "config.yaml", config.to_yaml())  # from now on there is a run here
         found = checkpoint.newest(self.folder / "checkpoints")
-        self.files = {name: (self.folder / name).open("ab") for name in LOGS}
+        self.files = {name: (self.folder / name).open("ab", buffering=0) for name in LOGS}
         if found is None:  # whatever was logged came from steps that will be made again
             self.cut_logs({})
         return None, found
@@ -200,17 +202,20 @@ class Run:
             self.append("samples.jsonl", {"step": step, **plain(row)})
 
     def append(self, name: str, row: dict[str, Any]) -> None:
-        if name not in self.files:  # not the main process, or a dry run
+        """A line to a log, handed to the system before this returns; what a full disk cuts short is cut off on resume."""
+        if name not in self.files:  # not the main process
             return
+        line = memoryview((json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n").encode())
         try:
-            self.files[name].write((json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n").encode())
-            self.files[name].flush()
+            while line:
+                line = line[self.files[name].write(line) :]
         except OSError as error:
             raise unwritten(self.folder / name, error) from error
 
     def history(self) -> list[dict[str, Any]]:
         """The lines of metrics.jsonl so far, those from before a resume included."""
-        return on_main(lambda: [json.loads(line) for line in (self.folder / "metrics.jsonl").open(encoding="utf-8")])
+        path = self.folder / "metrics.jsonl"
+        return on_main(lambda: [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()])
 
     def seconds(self) -> float:
         """Time spent on this run, before it was resumed included."""
@@ -289,8 +294,11 @@ class Run:
         self.saved_step = step
 
     def write_checkpoint(self, step: int, chance: list[dict[str, Any]]) -> None:
-        for file in self.files.values():
-            os.fsync(file.fileno())
+        for name, file in self.files.items():
+            try:
+                os.fsync(file.fileno())
+            except OSError as error:
+                raise unwritten(self.folder / name, error) from error
         about = {"lengths": {name: file.tell() for name, file in self.files.items()}, "seconds": self.seconds()}
         parts = {name: part.state_dict() for name, part in self.parts.items()} | {"rng": {"processes": chance}}
         checkpoint.save(self.folder / "checkpoints", step, parts, about, keep=KEPT_CHECKPOINTS)

@@ -195,7 +195,9 @@ def best(
     points = []
     for point in best_of_n_curve(proxy, truth, sizes):
         gold_of_n = mean_interval(point.gold).as_dict()
-        points.append({"n": point.n, "kl": point.kl, "proxy": float(np.mean(point.proxy)), "gold": gold_of_n["mean"]} | ends(gold_of_n))
+        points.append(
+            {"n": point.n, "kl": point.kl, "proxy": float(np.mean(point.proxy)), "gold": gold_of_n["mean"]} | ends(gold_of_n)
+        )
     length = (samples.length - samples.prompt_length).numpy().reshape(-1, n)
     trust = {"gold_accuracy": order_agreement(proxy, truth), "length_correlation": within_prompt_correlation(proxy, length)}
     return chosen, points, trust

@@ -108,6 +108,7 @@ class PPOConfig(Config):
 
     ptx: float = Field(0.0, ge=0, description="weight of the pretraining term; above 0 this is PPO-ptx")
     text: str = Field("", description="pretraining text; needed by ptx")
+    control_tokens: bool = Field(False, description="that text marks turns with the tokenizer's own control tokens")
     ptx_rows: int = Field(16, ge=1, description="rows of pretraining text for each update")
     ptx_block: int = Field(64, ge=8, description="tokens of such a row")
 
@@ -251,7 +252,7 @@ def main(config: PPOConfig, options: Options) -> dict:
         scorer = load_scorer(config.reward, device=run.device, template=config.template)
         measured = {name: load_scorer(spec, device=run.device, template=config.template) for name, spec in config.measure.items()}
         critic = load_critic(config.critic, policy, config.model, config.reward, seed=run.seed("critic"), device=run.device)
-        text = encoder.packed_text(read_text(config.text).records, config.ptx_block) if config.ptx > 0 else None
+        text = pretraining_rows(encoder, config) if config.ptx > 0 else None
         plan = config.plan()
         if options.dry_run:
             return forecast(run, plan, n_rows=len(prompts), parameters=count_parameters(policy))
@@ -338,6 +339,11 @@ def main(config: PPOConfig, options: Options) -> dict:
             )
             verify_saved(policy, run.model_folder, samples.tokens[:4])
         return run.finish(summary)
+
+
+def pretraining_rows(encoder: Encoder, config: PPOConfig) -> TokenBatch:
+    """The pretraining text as rows to draw from."""
+    return encoder.packed_text(read_text(config.text).records, config.ptx_block, control_tokens=config.control_tokens)
 
 
 def draw(policy: nn.Module, encoder: Encoder, asked: list, run: Run, round: int, config: PPOConfig) -> Samples:

@@ -43,6 +43,7 @@ class PretrainConfig(Config):
     text: str = Field(
         description="text to learn: a .txt file (one document a line), JSONL with a text field, or a folder of them"
     )
+    control_tokens: bool = Field(False, description="the text marks turns with the tokenizer's own control tokens, such as <|user|>")
     tokenizer: str = Field("", description="a tokenizer folder to use; empty trains a byte-level BPE on the text")
     vocabulary: int = Field(768, ge=300, description="tokens of a new tokenizer, specials included")
     width: int = Field(128, ge=8, description="hidden size")
@@ -90,7 +91,7 @@ def main(config: PretrainConfig, options: Options) -> dict:
         else:
             tokenizer = train_tokenizer(train, vocab_size=config.vocabulary, folder=run.folder / "tokenizer")
         encoder = Encoder(tokenizer)
-        text = encoder.packed_text(train, config.block)
+        text = encoder.packed_text(train, config.block, control_tokens=config.control_tokens)
         if len(text.tokens) == 0:
             raise DataError(
                 f"{config.text} holds less than one block of {config.block} tokens\n  give more text, or a smaller block="
@@ -122,9 +123,10 @@ def main(config: PretrainConfig, options: Options) -> dict:
             "tokens_seen": config.steps * config.batch * config.block,
             "parameters": count_parameters(model),
         }
-        if held_out and len(rest := encoder.packed_text(held_out, config.block).tokens):
-            loss = mean_loss(of_text, model, encoder.packed_text(held_out, config.block))
-            summary |= {"validation_loss": loss, "validation_perplexity": math.exp(loss), "validation_blocks": len(rest)}
+        rest = encoder.packed_text(held_out, config.block, control_tokens=config.control_tokens)
+        if len(rest.weight):
+            loss = mean_loss(of_text, model, rest)
+            summary |= {"validation_loss": loss, "validation_perplexity": math.exp(loss), "validation_blocks": len(rest.weight)}
         save_model(model, tokenizer, run.model_folder, card={"method": "pretrain", **summary})
         verify_saved(model, run.model_folder, probe(text))
         return run.finish(summary)

@@ -1,5 +1,6 @@
 """Prompts to K answers each: what people, simulated people, or a reward model judge next."""
 
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -69,7 +70,7 @@ def main(config: SampleConfig, options: Options) -> dict:
         samples = sample(
             model, encoder, prompts, k=config.k, max_new_tokens=config.max_new_tokens, temperature=config.temperature,
             top_k=config.top_k, top_p=config.top_p, seed=run.seed("sample"), batch_rows=config.sample_rows,
-            source=f"policy:{run.name}@0", progress="sample",
+            source=f"policy:{run.name}@0", progress=partial(run.track, description="sample"),
         )  # fmt: skip
         drawn = groups(samples)
         write_groups(run.folder / "completions.jsonl", drawn)

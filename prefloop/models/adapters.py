@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from safetensors.torch import load_file
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from prefloop.errors import ConfigError, DataError, NotInstalled
@@ -22,7 +23,9 @@ def is_adapted(model: nn.Module) -> bool:
     return hasattr(model, "peft_config")
 
 
-def with_adapter(model: PreTrainedModel, *, rank: int, alpha: float, targets: str | Sequence[str] = "all-linear", seed: int) -> Any:
+def with_adapter(
+    model: PreTrainedModel, *, rank: int, alpha: float, targets: str | Sequence[str] = "all-linear", seed: int
+) -> Any:
     """The model with a LoRA adapter that changes nothing yet; only the adapter (and a reward model's head) will learn."""
     peft = import_peft()
     is_reward = hasattr(model, "score")
@@ -40,7 +43,9 @@ def with_adapter(model: PreTrainedModel, *, rank: int, alpha: float, targets: st
             return peft.get_peft_model(model, config)
         except ValueError as error:
             linear = sorted({name.rsplit(".", 1)[-1] for name, module in model.named_modules() if isinstance(module, nn.Linear)})
-            raise ConfigError(f"no adapter fits: {first_line(error)}\n  targets given: {targets}\n  linear layers of the model: {', '.join(linear)}") from None
+            raise ConfigError(
+                f"no adapter fits: {first_line(error)}\n  targets given: {targets}\n  linear layers of the model: {', '.join(linear)}"
+            ) from None
 
 
 def load_merged(folder: str | Path, load_base: Callable[[str], PreTrainedModel]) -> PreTrainedModel:
@@ -60,19 +65,46 @@ def read_adapter(folder: str | Path, base: PreTrainedModel) -> Any:
     try:
         return peft.PeftModel.from_pretrained(base, str(folder), is_trainable=True)
     except UNREADABLE as error:
-        raise DataError(f"the adapter {folder} cannot be put on its base\n  {first_line(error)}\n  was the base changed since?") from None
+        raise DataError(
+            f"the adapter {folder} cannot be put on its base\n  {first_line(error)}\n  was the base changed since?"
+        ) from None
+
+
+def adapter_weights(model: nn.Module) -> dict[str, Tensor]:
+    """What an adapter folder holds: the adapter's weights, and those of a head that learned with it."""
+    return import_peft().get_peft_model_state_dict(model)
+
+
+def adapter_file(folder: str | Path) -> dict[str, Tensor]:
+    """The same from the folder."""
+    return load_file(str(Path(folder) / "adapter_model.safetensors"))
 
 
 def base_of(folder: str | Path) -> str:
-    """The model an adapter belongs to, as adapter_config.json names it."""
+    """The model an adapter belongs to."""
+    base = read_adapter_config(folder).get("base_model_name_or_path")
+    if not base:
+        raise DataError(
+            f"{Path(folder) / 'adapter_config.json'} does not say which model the adapter belongs to\n"
+            f"  write it there as base_model_name_or_path"
+        )
+    return str(base)
+
+
+def task_of(folder: str | Path) -> str:
+    """SEQ_CLS for a reward model, CAUSAL_LM for a policy."""
+    return str(read_adapter_config(folder).get("task_type"))
+
+
+def read_adapter_config(folder: str | Path) -> dict[str, Any]:
     path = Path(folder) / "adapter_config.json"
     try:
-        base = json.loads(path.read_text(encoding="utf-8")).get("base_model_name_or_path")
-    except (OSError, ValueError, AttributeError) as error:
-        raise DataError(f"{path} cannot be read: {error}\n  an adapter folder holds adapter_config.json and adapter_model.safetensors") from None
-    if not base:
-        raise DataError(f"{path} does not say which model the adapter belongs to\n  write it there as base_model_name_or_path")
-    return base
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"{path} cannot be read: {error}\n  an adapter folder holds adapter_config.json and adapter_model.safetensors"
+        ) from None
+    return config if isinstance(config, dict) else {}
 
 
 def import_peft() -> Any:

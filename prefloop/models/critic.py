@@ -48,7 +48,13 @@ class Critic(nn.Module):
 
 
 def load_critic(
-    kind: Literal["reward", "policy", "trunk"], policy: nn.Module, policy_folder: str, reward: str, *, seed: int, device: torch.device | str
+    kind: Literal["reward", "policy", "trunk"],
+    policy: nn.Module,
+    policy_folder: str,
+    reward: str,
+    *,
+    seed: int,
+    device: torch.device | str,
 ) -> Critic:
     """A critic from the reward model (InstructGPT), from the policy, or as a zero head on the policy's trunk."""
     if kind == "trunk":
@@ -59,7 +65,9 @@ def load_critic(
     if kind == "reward":
         folder = reward.split(",")[0]
         if ":" in folder:
-            raise ConfigError(f"critic=reward starts from a reward model, but the reward is {reward!r}, which has no weights\n  use critic=policy or critic=trunk")
+            raise ConfigError(
+                f"critic=reward starts from a reward model, but the reward is {reward!r}, which has no weights\n  use critic=policy or critic=trunk"
+            )
         if load_tokenizer(folder).get_vocab() != load_tokenizer(policy_folder).get_vocab():
             raise ConfigError(
                 f"critic=reward needs the reward model {folder} and the policy {policy_folder} to share a tokenizer, and they do not\n"

@@ -15,7 +15,7 @@ tokens. A BOS comes from the chat template, or else from the tokenizer, never fr
 import re
 from collections import Counter
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -46,7 +46,7 @@ class Encoder:
                 f"template=chat, but the tokenizer of {tokenizer.name_or_path or 'this model'} has no chat template\n"
                 f"  use template=dialogue or plain, or save a chat_template.jinja beside the tokenizer"
             )
-        self.tokenizer = tokenizer
+        self.tokenizer: Any = tokenizer
         self.template = template if template != "auto" else ("chat" if tokenizer.chat_template else "dialogue")
         self.max_prompt = max_prompt
         self.max_completion = max_completion
@@ -54,7 +54,7 @@ class Encoder:
         self.begin = opening(tokenizer)
         self.anchor = space_anchor(tokenizer)
         self.end = self.end_of_answer()
-        self.stops = sorted({self.end, int(tokenizer.eos_token_id)})
+        self.stops: list[int] = sorted({self.end, int(self.tokenizer.eos_token_id)})
 
     # ------------------------------------------------------------------------------------------- one text
 
@@ -91,7 +91,9 @@ class Encoder:
         """The answer as text: up to its end, special tokens spelt out so that nothing a model says is hidden."""
         ids = list(ids)
         first_stop = next((place for place, token in enumerate(ids) if token in self.stops), len(ids))
-        text = self.tokenizer.decode(self.anchor + ids[:first_stop], skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        text = self.tokenizer.decode(
+            self.anchor + ids[:first_stop], skip_special_tokens=False, clean_up_tokenization_spaces=False
+        )
         if self.anchor:
             text = text[len(self.tokenizer.decode(self.anchor, clean_up_tokenization_spaces=False)) :]
         return text.removeprefix(" ") if self.template == "dialogue" else text
@@ -109,6 +111,15 @@ class Encoder:
     def text_batch(self, rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
         """Token lists as one right-padded tensor: (B T, B)."""
         return padded(rows, self.pad)
+
+    def conversations(self, prompts: Sequence[Prompt], answers: Sequence[str]) -> list[list[int]]:
+        """Each prompt followed by its answer, as tokens. Equal neighbours are encoded once."""
+        rows, known, last = [], [], None
+        for prompt, answer in zip(prompts, answers, strict=True):
+            if prompt is not last:
+                known, last = self.prompt_ids(prompt), prompt
+            rows.append(known + self.completion_ids(answer))
+        return rows
 
     def demonstrations(
         self, demonstrations: Sequence[Demonstration], *, weights: str = "token_mean", learn_prompt: bool = False
@@ -143,9 +154,13 @@ class Encoder:
                 rows.append((prompt, [answers[c] for c in place], list(place.values()), 1 / len(telling)))
         return ranked_batch(rows, self.pad)
 
-    def packed_text(self, texts: Sequence[str], block: int) -> TokenBatch:
-        """Texts one after the other, cut into rows of ``block`` tokens; see ``packed``."""
-        encoded = self.tokenizer(list(texts), add_special_tokens=False, split_special_tokens=True)["input_ids"] if texts else []
+    def packed_text(self, texts: Sequence[str], block: int, *, control_tokens: bool = False) -> TokenBatch:
+        """Texts one after the other, cut into rows of ``block`` tokens; see ``packed``.
+
+        ``control_tokens``: the texts were rendered by somebody who may mark turns, so "<|user|>" is the token of that name.
+        """
+        spelt = not control_tokens
+        encoded = self.tokenizer(list(texts), add_special_tokens=False, split_special_tokens=spelt)["input_ids"] if texts else []
         return self.packed([self.begin + ids for ids in encoded], block)
 
     def packed(self, rows: Sequence[Sequence[int]], block: int) -> TokenBatch:
@@ -211,17 +226,18 @@ class Encoder:
         return after[0] if after and after[0] in self.tokenizer.all_special_ids else eos
 
 
-def opening(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+def opening(tokenizer: Any) -> list[int]:
     """[BOS] where the tokenizer puts one before every text."""
     ids = tokenizer("a")["input_ids"]
     return [ids[0]] if ids and ids[0] == tokenizer.bos_token_id else []
 
 
-def space_anchor(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+def space_anchor(tokenizer: Any) -> list[int]:
     """Tokens of a line break for tokenizers that put a space before every text (SentencePiece), else nothing.
 
     Text that goes on after other text is encoded behind it and decoded behind it, so that spaces survive both ways.
     """
+
     def plain(text: str) -> list[int]:
         return tokenizer(text, add_special_tokens=False)["input_ids"]
 

@@ -26,7 +26,9 @@ def mean_loss(loss: Callable[[nn.Module, Batch], Loss], model: nn.Module, batch:
     return total
 
 
-def by_rows(compute: Callable[[Tensor, Tensor], Tensor], tokens: Tensor, length: Tensor, wanted: Tensor, *, rows: int = 64) -> Tensor:
+def by_rows(
+    compute: Callable[[Tensor, Tensor], Tensor], tokens: Tensor, length: Tensor, wanted: Tensor, *, rows: int = 64
+) -> Tensor:
     """``compute(tokens, wanted)`` for B T inputs, rows of like length together, result B T with 0 in the cut columns."""
     out = torch.zeros(tokens.shape)
     for part in length.argsort(stable=True).split(rows):

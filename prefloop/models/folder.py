@@ -32,7 +32,9 @@ def kind_of(source: str | Path) -> Kind:
         refuse_without_weights(folder)
         return "model"
     if folder.exists():
-        raise DataError(f"{source} is a file; a model is a folder with config.json and model.safetensors\n  give the folder: {folder.parent}")
+        raise DataError(
+            f"{source} is a file; a model is a folder with config.json and model.safetensors\n  give the folder: {folder.parent}"
+        )
     if HUB_ID.fullmatch(str(source)) and ("/" not in str(source) or not folder.parent.is_dir()):
         return "hub"
     raise DataError(missing(folder))
@@ -42,7 +44,11 @@ def missing(folder: Path) -> str:
     """There is no such folder; is there one with nearly that name?"""
     beside = [path.name for path in folder.parent.iterdir() if path.is_dir()] if folder.parent.is_dir() else []
     near = difflib.get_close_matches(folder.name, beside, n=1)
-    hint = f"nearest: {folder.parent / near[0]}" if near else "a model is a folder with config.json and model.safetensors, or the id of one on the hub"
+    hint = (
+        f"nearest: {folder.parent / near[0]}"
+        if near
+        else "a model is a folder with config.json and model.safetensors, or the id of one on the hub"
+    )
     return f"there is no model folder {folder}\n  {hint}"
 
 
@@ -88,7 +94,9 @@ def read_config(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise DataError(f"{folder / 'config.json'} cannot be read: {error}\n  restore it, or make the model again") from None
     if not isinstance(config, dict):
-        raise DataError(f"{folder / 'config.json'} must hold an object, it holds a {type(config).__name__}\n  restore it, or make the model again")
+        raise DataError(
+            f"{folder / 'config.json'} must hold an object, it holds a {type(config).__name__}\n  restore it, or make the model again"
+        )
     return config
 
 
@@ -108,4 +116,6 @@ def where_from(source: str | Path) -> str:
     """The next step when a source cannot be read."""
     if Path(source).is_dir():
         return "look into the folder; a damaged copy has to be made again"
-    return "there is no folder of that name either; give the path of a model folder, or an id the hub knows (and a way to reach it)"
+    return (
+        "there is no folder of that name either; give the path of a model folder, or an id the hub knows (and a way to reach it)"
+    )

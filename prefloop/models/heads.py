@@ -7,6 +7,9 @@ positions start at 0 in every row, and the fast attention kernels stay usable. W
     wanted  B T   True where a log-probability is asked for (never column 0: nothing predicts the first token)
 """
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
@@ -23,7 +26,7 @@ from prefloop.ops.logprobs import (
 )
 
 
-def unwrapped(model: nn.Module) -> nn.Module:
+def unwrapped(model: Any) -> Any:
     """The Hugging Face model inside an adapter, which acts inside the model's layers and stays active."""
     return model.get_base_model() if hasattr(model, "peft_config") else model
 
@@ -33,7 +36,7 @@ def hidden_states(model: nn.Module, tokens: Tensor) -> Tensor:
     return unwrapped(model).base_model(input_ids=tokens, use_cache=False).last_hidden_state
 
 
-def output_head(model: nn.Module) -> nn.Module:
+def output_head(model: nn.Module) -> Callable[[Tensor], Tensor]:
     """The map from hidden states to logits."""
     return unwrapped(model).get_output_embeddings()
 
@@ -74,17 +77,25 @@ def head_is_plain(model: nn.Module) -> bool:
     return _plain_heads[inner]
 
 
-@torch.no_grad()
-def probe_head(model: nn.Module) -> bool:
-    """Head of the hidden states against the model's own logits, on four tokens, dropout off."""
-    training = [(module, module.training) for module in model.modules()]
-    model.eval()
+def probe_head(model: Any) -> bool:
+    """Head of the hidden states against the model's own logits, on four tokens."""
     tokens = torch.arange(4, device=next(model.parameters()).device)[None, :]
-    hidden, logits = hidden_states(model, tokens), all_logits(model, tokens)
-    for module, was_training in training:
-        module.training = was_training
-    said = output_head(model)(hidden)
+    with at_rest(model):
+        said, logits = output_head(model)(hidden_states(model, tokens)), all_logits(model, tokens)
     return said.shape == logits.shape and bool(((said - logits).abs() <= 1e-3 * (1 + logits.abs())).all())
+
+
+@contextmanager
+def at_rest(model: nn.Module) -> Iterator[None]:
+    """Dropout off and no gradients inside; every module's mode as it was afterwards."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module, training in modes:
+            module.training = training
 
 
 # ------------------------------------------------------------------------------------------------ reward models
@@ -115,8 +126,7 @@ def scores(model: nn.Module, ranked: RankedBatch, *, max_rows: int = 0) -> Tenso
 def without_dropout(model: nn.Module) -> nn.Module:
     """The model itself with every dropout probability at 0, so that scoring in train() mode equals sampling in eval() mode."""
     for module in model.modules():
-        if isinstance(module, nn.modules.dropout._DropoutNd):
-            module.p = 0.0
-        if isinstance(probability := getattr(module, "attention_dropout", None), float) and probability > 0:
-            module.attention_dropout = 0.0  # attention that calls the function instead of holding a module
+        for name, value in vars(module).items():
+            if isinstance(value, float) and ("drop" in name or (name == "p" and isinstance(module, nn.Dropout))):
+                setattr(module, name, 0.0)  # attention often holds a number instead of a Dropout module
     return model

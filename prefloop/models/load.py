@@ -11,11 +11,11 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from torch import Tensor, nn
 from transformers import (
     AutoConfig,
@@ -27,11 +27,12 @@ from transformers import (
 )
 
 from prefloop.errors import ConfigError, DataError, RunError
-from prefloop.models.adapters import is_adapted, load_merged, read_adapter
+from prefloop.models.adapters import adapter_file, adapter_weights, base_of, is_adapted, load_merged, task_of
 from prefloop.models.encode import Encoder
 from prefloop.models.folder import UNREADABLE, first_line, kind_of, quiet, read_config, where_from
-from prefloop.models.heads import all_logits, hidden_states, unwrapped
+from prefloop.models.heads import all_logits, at_rest, hidden_states, unwrapped
 from prefloop.models.tokenizer import load_tokenizer
+from prefloop.records import Prompt
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
 
@@ -40,18 +41,18 @@ def load_policy(source: str | Path, *, device: torch.device | str = "cpu", dtype
     """A causal language model, in eval mode. ``generate`` on it draws from its own distribution, nothing filtered."""
     kind = kind_of(source)
     if kind == "adapter":
-        return load_merged(source, lambda base: load_policy(base, dtype=dtype)).to(pick_device(device)).eval()
+        return ready(load_merged(source, lambda base: load_policy(base, dtype=dtype)), device)
     if kind == "model":
         refuse_reward_model(Path(source))
     model = read(AutoModelForCausalLM, source, dtype)
     model.generation_config = own_distribution(model)
-    return model.to(pick_device(device)).eval()
+    return ready(model, device)
 
 
 def load_reward(source: str | Path, *, device: torch.device | str = "cpu", dtype: str = "float32") -> PreTrainedModel:
     """A reward model, in eval mode."""
     if kind_of(source) == "adapter":
-        return load_merged(source, lambda base: new_reward(base, seed=0, dtype=dtype)).to(pick_device(device)).eval()
+        return ready(load_merged(source, lambda base: new_reward(base, seed=0, dtype=dtype)), device)
     model = read(AutoModelForSequenceClassification, source, dtype)
     if model.config.num_labels != 1 or not isinstance(getattr(model, "score", None), nn.Module):
         raise DataError(
@@ -59,7 +60,7 @@ def load_reward(source: str | Path, *, device: torch.device | str = "cpu", dtype
             f"{'' if hasattr(model, 'score') else ' and no head named score'}\n"
             f"  a reward model is an AutoModelForSequenceClassification with one label and a head named score"
         )
-    return model.to(pick_device(device)).eval()
+    return ready(model, device)
 
 
 def new_reward(policy: str | Path, *, seed: int, device: torch.device | str = "cpu", dtype: str = "float32") -> PreTrainedModel:
@@ -71,7 +72,9 @@ def new_reward(policy: str | Path, *, seed: int, device: torch.device | str = "c
             f"the tokenizer of {policy} has no token that could pad but EOS, so others would read the reward at the wrong place\n"
             f"  add one: tokenizer.add_special_tokens({{'pad_token': '<pad>'}}); model.resize_token_embeddings(len(tokenizer)); save both"
         )
-    config = AutoConfig.for_model(**{**trunk.config.to_dict(), "num_labels": 1, "pad_token_id": tokenizer.pad_token_id, "architectures": None})
+    config = AutoConfig.for_model(
+        **{**trunk.config.to_dict(), "num_labels": 1, "pad_token_id": tokenizer.pad_token_id, "architectures": None}
+    )
     config.prefloop_reward_shift = 0.0
     with torch.random.fork_rng(devices=[]):
         try:
@@ -87,6 +90,11 @@ def new_reward(policy: str | Path, *, seed: int, device: torch.device | str = "c
     head = torch.randn(1, width, generator=torch.Generator().manual_seed(seed)) / math.sqrt(width + 1)
     with torch.no_grad():
         model.score.weight.copy_(head)
+    return ready(model, device)
+
+
+def ready(model: Any, device: torch.device | str) -> PreTrainedModel:
+    """On its device, dropout off."""
     return model.to(pick_device(device)).eval()
 
 
@@ -107,7 +115,11 @@ def read(cls: Any, source: str | Path, dtype: str) -> PreTrainedModel:
         raise DataError(
             f"{source} lacks weights a {kind} needs: {', '.join(lacking[:4])}{f' and {len(lacking) - 4} more' if len(lacking) > 4 else ''}\n"
             f"  its config says {', '.join(model.config.architectures or ['nothing about its architecture'])}\n"
-            + ("  train a reward model from it with prefloop reward" if kind == "reward model" else "  name the folder of a causal language model")
+            + (
+                "  train a reward model from it with prefloop reward"
+                if kind == "reward model"
+                else "  name the folder of a causal language model"
+            )
         )
     return model
 
@@ -116,7 +128,9 @@ def refuse_reward_model(folder: Path) -> None:
     """With tied embeddings a classifier's folder would load as a language model without a word."""
     architectures = read_config(folder).get("architectures") or []
     if any("SequenceClassification" in str(name) for name in architectures):
-        raise DataError(f"{folder} is a reward model ({architectures[0]}), a language model is needed here\n  give the folder of a policy")
+        raise DataError(
+            f"{folder} is a reward model ({architectures[0]}), a language model is needed here\n  give the folder of a policy"
+        )
 
 
 def own_distribution(model: PreTrainedModel) -> GenerationConfig:
@@ -149,7 +163,12 @@ def count_parameters(model: nn.Module) -> int:
 
 
 def save_model(
-    model: nn.Module, tokenizer: PreTrainedTokenizerBase, folder: str | Path, *, card: dict[str, Any], encoder: Encoder | None = None
+    model: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    folder: str | Path,
+    *,
+    card: dict[str, Any],
+    encoder: Encoder | None = None,
 ) -> Path:
     """A plain Hugging Face folder with a model card, written beside its place and moved there when it is complete.
 
@@ -167,12 +186,14 @@ def save_model(
         replace_folder(partial, folder)
     except OSError as error:
         shutil.rmtree(partial, ignore_errors=True)
-        raise RunError(f"the model could not be written to {folder}\n  {error}\n  what was there before is untouched; make room, or choose another --out") from None
+        raise RunError(
+            f"the model could not be written to {folder}\n  {error}\n  what was there before is untouched; make room, or choose another --out"
+        ) from None
     return folder
 
 
 def write_folder(
-    model: nn.Module, tokenizer: PreTrainedTokenizerBase, folder: Path, card: dict[str, Any], encoder: Encoder | None
+    model: Any, tokenizer: PreTrainedTokenizerBase, folder: Path, card: dict[str, Any], encoder: Encoder | None
 ) -> None:
     quiet()
     model.save_pretrained(str(folder))
@@ -187,14 +208,16 @@ def write_folder(
 
 def model_card(model: nn.Module, card: dict[str, Any], encoder: Encoder | None) -> str:
     """README.md: what made the model, with its figures, and how to load it."""
-    is_reward = hasattr(unwrapped(model), "score")
+    is_reward = is_reward_model(model)
     auto = "AutoModelForSequenceClassification" if is_reward else "AutoModelForCausalLM"
     told = yaml.safe_dump(json.loads(json.dumps(card, default=str)), sort_keys=False, allow_unicode=True).rstrip()
     example = ""
     if encoder is not None:
         shown = json.dumps(encoder.render(Prompt.of("Hello")), ensure_ascii=False)
-        example = f"Prompts are rendered with the template `{encoder.template}`; \"Hello\" becomes `{shown}`.\n\n"
-    loader = "PEFT adapter; `prefloop merge` folds it into its base." if is_adapted(model) else f"Load it with `transformers.{auto}`."
+        example = f'Prompts are rendered with the template `{encoder.template}`; "Hello" becomes `{shown}`.\n\n'
+    loader = (
+        "PEFT adapter; `prefloop merge` folds it into its base." if is_adapted(model) else f"Load it with `transformers.{auto}`."
+    )
     return (
         f"---\nlibrary_name: {'peft' if is_adapted(model) else 'transformers'}\n"
         f"pipeline_tag: {'text-classification' if is_reward else 'text-generation'}\ntags: [prefloop]\n---\n\n"
@@ -224,18 +247,52 @@ def replace_folder(new: Path, folder: Path) -> None:
 
 
 def verify_saved(model: nn.Module, folder: str | Path, tokens: Tensor) -> None:
-    """Read the folder back and compare: every weight bit for bit, and what the model says to ``tokens`` (B T)."""
-    folder = Path(folder)
-    device = next(model.parameters()).device
-    dtype = next(name for name, value in DTYPES.items() if value == next(model.parameters()).dtype)
-    load: Callable[..., PreTrainedModel] = load_reward if hasattr(unwrapped(model), "score") else load_policy
-    if is_adapted(model):
-        compare_weights(model.state_dict(), read_adapter(folder, load_base(model, dtype)).state_dict(), folder)
-        gap = outputs_gap(model, load(folder, device=device, dtype=dtype), tokens.to(device))
-        allowed = 1e-3  # merging adds two products before they are multiplied; only the order of rounding differs
-    else:
-        again = load(folder, device=device, dtype=dtype)
-        compare_weights(model.state_dict(), again.state_dict(), folder)
-        gap, allowed = outputs_gap(model, again, tokens.to(device)), 0.0
-    if not gap <= allowed:
-        raise RunError(f"the model saved in {folder} answers differently from the one in memory, by up to {gap:.3g}\n  do not use the folder; its config misses something")
+    """Read the folder back and compare: every weight bit for bit, and what the model answers to ``tokens`` (B T).
+
+    Merging an adapter rounds its product before it is added, so there the answers may differ in the last digits.
+    """
+    parameter = next(model.parameters())
+    dtype = next(name for name, value in DTYPES.items() if value == parameter.dtype)
+    again = (load_reward if is_reward_model(model) else load_policy)(folder, device=parameter.device, dtype=dtype)
+    kept, saved = (
+        (adapter_weights(model), adapter_file(folder)) if is_adapted(model) else (model.state_dict(), again.state_dict())
+    )
+    if wrong := sorted(name for name in kept.keys() | saved.keys() if not same(kept.get(name), saved.get(name))):
+        raise RunError(
+            f"the model saved in {folder} has other weights than the one in memory: {', '.join(wrong[:4])}\n  do not use the folder"
+        )
+    tokens = tokens.to(parameter.device)
+    said, expected = answers(again, tokens), answers(model, tokens)
+    allowed = 1e-3 * (1 + expected.abs()) if is_adapted(model) else torch.zeros_like(expected)
+    gap = (said - expected).abs()
+    if not bool((gap <= allowed).all()):
+        raise RunError(
+            f"the model saved in {folder} answers differently from the one in memory, by up to {float(gap.max()):.3g}\n"
+            f"  do not use the folder; its weights are right, so its config misses something"
+        )
+
+
+def answers(model: nn.Module, tokens: Tensor) -> Tensor:
+    """Logits of a policy (B T V), scores of a reward model at every position (B T 1), dropout off."""
+    with at_rest(model):
+        return unwrapped(model).score(hidden_states(model, tokens)) if is_reward_model(model) else all_logits(model, tokens)
+
+
+def same(a: Tensor | None, b: Tensor | None) -> bool:
+    return a is not None and b is not None and torch.equal(a.cpu(), b.cpu())
+
+
+def is_reward_model(model: nn.Module) -> bool:
+    return hasattr(unwrapped(model), "score")
+
+
+def merge(adapter: str | Path, out: str | Path) -> Path:
+    """An adapter folder (policy or reward model) as a plain model folder that needs nothing but transformers."""
+    if kind_of(adapter) != "adapter":
+        raise DataError(f"{adapter} holds a whole model, no adapter: there is nothing to merge\n  use the folder as it is")
+    is_reward = task_of(adapter) == "SEQ_CLS"
+    model = load_reward(adapter) if is_reward else load_policy(adapter)
+    tokenizer = load_tokenizer(adapter)
+    folder = save_model(model, tokenizer, out, card={"method": "merge", "adapter": str(adapter), "base": base_of(adapter)})
+    verify_saved(model, folder, torch.arange(min(8, len(tokenizer)))[None, :])
+    return folder

@@ -6,10 +6,10 @@ role. The template is the shortest that keeps roles apart: ``<|user|>{question}<
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from torch import nn
 from transformers import (
     AutoTokenizer,
     GenerationConfig,
@@ -84,7 +84,11 @@ def new_llama(
             f"no Llama has width {width}, {heads} heads and {kv_heads} key-value heads\n"
             f"  the width must be a multiple of 2 x heads (rotary positions turn pairs), and heads a multiple of kv_heads"
         )
-    special = {"pad_token_id": tokenizer.pad_token_id, "bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
+    special: dict[str, Any] = {
+        "pad_token_id": tokenizer.pad_token_id,
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+    }
     config = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=width,
@@ -101,7 +105,6 @@ def new_llama(
         model = LlamaForCausalLM(config)
     model.generation_config = GenerationConfig(do_sample=True, **special)
     return model.eval()
-
 
 
 def load_tokenizer(source: str | Path) -> PreTrainedTokenizerBase:
@@ -130,7 +133,7 @@ def load_tokenizer(source: str | Path) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def spare_token(tokenizer: PreTrainedTokenizerBase) -> str | None:
+def spare_token(tokenizer: Any) -> str | None:
     """A token of the vocabulary that stands in no text: a reserved one, the unknown token, or a byte outside UTF-8."""
     vocabulary = tokenizer.get_vocab()
     taken = {tokenizer.eos_token, tokenizer.bos_token}
@@ -141,7 +144,7 @@ def spare_token(tokenizer: PreTrainedTokenizerBase) -> str | None:
     return None
 
 
-def refuse_foreign_tokenizer(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> None:
+def refuse_foreign_tokenizer(model: Any, tokenizer: PreTrainedTokenizerBase) -> None:
     """A tokenizer may know fewer tokens than the model has rows, never more."""
     rows = model.get_input_embeddings().weight.shape[0]
     if len(tokenizer) > rows:

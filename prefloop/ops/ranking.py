@@ -19,7 +19,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import logsigmoid
 
 from prefloop.ops.loss import Loss, loss_of
 
@@ -33,7 +32,7 @@ def ranking_loss(score: Tensor, tier: Tensor, is_candidate: Tensor, weight: Tens
     weight        P    share of each prompt in the update
     """
     pairs = paired(score, tier, is_candidate)
-    return over_pairs(-logsigmoid(pairs.margin), pairs.is_won, pairs, weight)
+    return over_pairs(-log_sigmoid(pairs.margin), pairs.is_won, pairs, weight)
 
 
 def ranking_loss_with_label_noise(score: Tensor, tier: Tensor, is_candidate: Tensor, weight: Tensor, *, noise: float) -> Loss:
@@ -62,9 +61,7 @@ def ranking_loss_with_ties(score: Tensor, tier: Tensor, is_candidate: Tensor, we
     The loss is the mean over all comparisons of a prompt; accuracy and margin are about the ordered ones.
     """
     pairs = paired(score, tier, is_candidate)
-    won, lost = noisy_nll(pairs.margin, noise=noise), noisy_nll(-pairs.margin, noise=noise)
-    nll = ((won + lost) / 2).where(pairs.is_tied, won)  # P K K
-    return over_pairs(nll, pairs.is_won | pairs.is_tied, pairs, weight)
+    return over_pairs(noisy_nll(pairs.margin, noise=noise), pairs.is_won + 0.5 * pairs.is_tied, pairs, weight)
 
 
 def best_of_k_loss(score: Tensor, tier: Tensor, is_candidate: Tensor, weight: Tensor) -> Loss:
@@ -86,7 +83,7 @@ def best_of_k_loss(score: Tensor, tier: Tensor, is_candidate: Tensor, weight: Te
     best = score.where(is_best, -math.inf).where(is_chosen[:, None], 0)
     rest = score.where(is_rest, -math.inf).where(is_chosen[:, None], 0)
 
-    nll = -logsigmoid(best.logsumexp(1) - rest.logsumexp(1)) * is_chosen  # P
+    nll = -log_sigmoid(best.logsumexp(1) - rest.logsumexp(1)) * is_chosen  # P
     margin = best.amax(1) - rest.amax(1)  # P
     return loss_of((weight * nll).sum(), accuracy=(weight * (margin > 0)).sum(), margin=(weight * margin).sum())
 
@@ -107,27 +104,32 @@ class Pairs(NamedTuple):
 
     margin: Tensor  # P K K  score of i minus score of j, 0 where one of them is no candidate
     is_won: Tensor  # P K K  i was placed above j
-    is_tied: Tensor  # P K K  placed equal, i < j: each tie stands once
+    is_tied: Tensor  # P K K  placed equal; each tie stands twice, once from either side
 
 
 def paired(score: Tensor, tier: Tensor, is_candidate: Tensor) -> Pairs:
     is_pair = is_candidate[:, :, None] & is_candidate[:, None, :]  # P K K
     margin = (score[:, :, None] - score[:, None, :]).where(is_pair, 0)
     is_won = is_pair & (tier[:, :, None] < tier[:, None, :])
-    is_tied = (is_pair & (tier[:, :, None] == tier[:, None, :])).triu(1)
-    return Pairs(margin, is_won, is_tied)
+    is_self = torch.eye(tier.shape[1], dtype=torch.bool, device=tier.device)
+    return Pairs(margin, is_won, is_pair & (tier[:, :, None] == tier[:, None, :]) & ~is_self)
+
+
+def log_sigmoid(x: Tensor) -> Tensor:
+    """Exact at any x. torch's own wakes every thread for a handful of numbers: milliseconds a call on a busy machine."""
+    return -torch.logaddexp(x.new_zeros(()), -x)
 
 
 def noisy_nll(margin: Tensor, *, noise: float) -> Tensor:
     """-log((1 - noise) sigmoid(margin) + noise / 2). Never leaves the logarithm, so noise = 0 is Bradley-Terry at any margin."""
     heard, flipped = margin.new_tensor([1 - noise, noise / 2]).log()
-    return -torch.logaddexp(heard + logsigmoid(margin), flipped)
+    return -torch.logaddexp(heard + log_sigmoid(margin), flipped)
 
 
-def over_pairs(nll: Tensor, is_counted: Tensor, pairs: Pairs, weight: Tensor) -> Loss:
-    """The mean of ``nll`` P K K over the counted pairs of each prompt, summed with the prompts' weights."""
+def over_pairs(nll: Tensor, share: Tensor, pairs: Pairs, weight: Tensor) -> Loss:
+    """The mean of ``nll`` P K K over a prompt's pairs by their shares P K K, summed with the prompts' weights."""
 
-    def mean(figure: Tensor, over: Tensor) -> Tensor:
-        return (weight * (figure * over).sum((1, 2)) / over.sum((1, 2)).clamp(min=1)).sum()
+    def mean(figure: Tensor, share: Tensor) -> Tensor:
+        return (weight * (figure * share).sum((1, 2)) / share.sum((1, 2)).clamp(min=1)).sum()
 
-    return loss_of(mean(nll, is_counted), accuracy=mean(pairs.margin > 0, pairs.is_won), margin=mean(pairs.margin, pairs.is_won))
+    return loss_of(mean(nll, share), accuracy=mean(pairs.margin > 0, pairs.is_won), margin=mean(pairs.margin, pairs.is_won))

@@ -1,7 +1,7 @@
 """HTML by small functions that escape unless told otherwise. Model output is hostile input: it only ever enters as text.
 
-A ``str`` is text and is escaped; an ``Html`` is markup that one of these functions built. There is no way to turn the
-one into the other but ``tag`` and the two named sources at the end of ``plots.py`` and ``page.py``.
+A ``str`` is text and is escaped; an ``Html`` is markup that one of these functions built. Two more places make ``Html``
+themselves: ``plots.for_page`` (matplotlib's drawing) and ``shell.document`` (the style sheet and the outermost tags).
 """
 
 import html
@@ -54,15 +54,11 @@ def visible(text: str) -> str:
     Control characters become their pictures, half a surrogate pair and the marks that reverse the direction of
     reading become their code points; line breaks, tabs and every visible character stay.
     """
-    return "".join(character if is_plain(character) else picture(character) for character in text)
+    return "".join(character if is_plain(character) else picture(character) for character in text.replace("\r\n", "\n"))
 
 
 def is_plain(character: str) -> bool:
-    return (
-        character in "\n\t"
-        or unicodedata.category(character) not in ("Cc", "Cf", "Cs", "Co", "Cn")
-        or character in "\u200d\u200c"
-    )
+    return character in "\n\t" or unicodedata.category(character) not in ("Cc", "Cf", "Cs") or character in "\u200d\u200c"
 
 
 def picture(character: str) -> str:

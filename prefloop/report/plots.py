@@ -102,9 +102,9 @@ def panel(
     with matplotlib.rc_context():
         matplotlib.rcdefaults()  # whoever reads the page has not seen this machine's matplotlibrc
         matplotlib.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": name, "font.size": 9.5, "axes.unicode_minus": True})
-        figure = matplotlib.figure.Figure(figsize=inches, layout="constrained")
+        figure = matplotlib.figure.Figure(figsize=inches)
         matplotlib.backends.backend_svg.FigureCanvasSVG(figure)
-        axes = figure.add_subplot()
+        axes = figure.add_axes(frame(inches))
         furnish(axes, x_limits=x_limits, y_limits=y_limits, whole_x=whole_x)
         if diagonal:
             axes.plot([0, 1], [0, 1], color=STAND_INS["muted"], linewidth=1, dashes=(3, 3), zorder=1)
@@ -118,6 +118,13 @@ def panel(
         )
     words = {"wordx": x_label, "wordy": y_label}
     return for_page(drawing.getvalue(), name=name, title=title, words=words)
+
+
+def frame(inches: tuple[float, float]) -> tuple[float, float, float, float]:
+    """Where the axes stand (left, bottom, width, height): the same margins in points everywhere, so that panels line up."""
+    width, height = 72 * inches[0], 72 * inches[1]
+    left, right, bottom, top = 36, 5, 33, 22
+    return left / width, bottom / height, 1 - (left + right) / width, 1 - (bottom + top) / height
 
 
 def installed_matplotlib() -> Any:
@@ -154,13 +161,14 @@ def furnish(axes: Any, *, x_limits: tuple[float, float] | None, y_limits: tuple[
 
 
 def tick(value: float, _: int) -> str:
-    """A tick label without an offset or a factor in a far corner: 0.25, 1,500, 20k, 3e-05."""
+    """A tick label without an offset or a factor in a far corner: 0.25, 1,500, 20k, 2.5e−5."""
     if value == 0 or abs(value) < 1e-12:
         return "0"
     if abs(value) >= 10_000:
         return f"{value / 1000:g}k".replace("-", "−")
     if abs(value) < 1e-3:
-        return f"{value:.3g}".replace("-", "−")
+        digits, _, exponent = f"{value:.2e}".partition("e")
+        return f"{float(digits):g}e{int(exponent)}".replace("-", "−")
     return f"{round(value, 6):,g}".replace("-", "−")
 
 

@@ -1,10 +1,10 @@
 """Thirteen simulated annotators: Bradley-Terry on their own weighting of the gold terms, with every human weakness.
 
-The pool, the flips by half coins and the seeding by text follow AlpacaFarm (arXiv 2305.14387). Each annotator orders K answers by
-utility plus Gumbel noise: that order is Plackett-Luce, whose pairwise marginals are exactly Bradley-Terry, because the
-difference of two Gumbel numbers is logistic. Ties come from a grid: utilities in the same cell of a grid of width ``tie_band``, laid at
-a random offset, are equal, so a pair at distance d is told apart with probability min(1, d / tie_band), whatever else is on
-the screen. Both choices keep every pairwise probability in closed form, and with them the ceiling of ``pair_probabilities``.
+The pool, the flips by half coins and the seeding by text follow AlpacaFarm (arXiv 2305.14387). Each annotator orders K
+answers by utility plus Gumbel noise: that order is Plackett-Luce, whose pairwise marginals are exactly Bradley-Terry, because
+the difference of two Gumbel numbers is logistic. Ties come from a grid: utilities in the same cell of a grid of width
+``tie_band``, laid at a random offset, are equal, so a pair at distance d is told apart with probability min(1, d / tie_band),
+whatever else is on the screen. Both choices keep every pairwise probability in closed form (``pair_probabilities``).
 """
 
 import math
@@ -20,6 +20,7 @@ from prefloop.world.draws import generator, uniform
 from prefloop.world.gold import TERMS, Judged
 
 POOL = 13
+ROUNDING = 9  # decimals of gold that count; sums of the same terms may differ beyond them
 TINY = 1e-6  # stands for no tie band and for no noise in the closed form; far below any gold margin
 
 
@@ -70,20 +71,21 @@ def rank(group: Group, judged: Sequence[Judged], *, who: Annotator, flip: float,
     """One annotator's ranking of one group.
 
     Everything random is keyed by ``key`` and by the texts, so it depends neither on the order of the completions nor on
-    their sources; equal texts always tie. A flip replaces, with probability 2 * ``flip``, the order of the tiers by a
-    random one: every strict pair is then inverted with probability ``flip`` exactly, ties stay ties, and K = 2 is AlpacaFarm's coin.
+    their sources; equal texts always tie. A flip replaces, with probability 2 * ``flip``, the order of the tiers by a random
+    one: every strict pair is then inverted with probability ``flip`` exactly, ties stay ties, and K = 2 is AlpacaFarm's coin.
     """
     asked = group.prompt.text
     worth = {c.id: base_utility(who, j) for c, j in zip(group.completions, judged, strict=True)}
     text_of = {completion.id: completion.text for completion in group.completions}
     shown = sorted(worth, key=lambda c: (uniform("shown", *key, asked, text_of[c]), c))
     first = text_of[shown[0]]
-    utility = {
-        c: worth[c]
-        + who.first_bonus * (text_of[c] == first)
-        + who.temperature * gumbel("noise", *key, who.name, asked, text_of[c])
-        for c in shown
-    }
+
+    def utility_of(completion: str) -> float:
+        text = text_of[completion]
+        noise = who.temperature * gumbel("noise", *key, who.name, asked, text)
+        return worth[completion] + who.first_bonus * (text == first) + noise
+
+    utility = {completion: utility_of(completion) for completion in shown}
     tiers = tiers_of(utility, shown, band=who.tie_band, offset=uniform("grid", *key, who.name, asked))
     is_rejected = [max(utility[c] for c in tier) < who.unusable_below for tier in tiers]
     texts = sorted(text_of.values())
@@ -100,7 +102,7 @@ def gumbel(*key: object) -> float:
 
 def tiers_of(utility: dict[str, float], shown: Sequence[str], *, band: float, offset: float) -> list[tuple[str, ...]]:
     """Completions by cell of the tie grid, best cell first; without a band only equal utilities tie."""
-    cell = {c: math.floor(utility[c] / band + offset) if band else utility[c] for c in shown}
+    cell = {c: math.floor(utility[c] / band + offset) if band else round(utility[c], ROUNDING) for c in shown}
     return [tuple(c for c in shown if cell[c] == place) for place in sorted(set(cell.values()), reverse=True)]
 
 

@@ -5,11 +5,9 @@ gold reward, and the gold reward never looks at the grammar: they meet only in t
 """
 
 import random
-import re
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 
-from prefloop.world.language import FAMILIES, Language
+from prefloop.world.language import FAMILIES, Language, slots_in
 from prefloop.world.prompts import CHOICE_SLOTS, Request, choice_of, draw_text, read_request
 from prefloop.world.words import FULL_STOPS
 
@@ -74,8 +72,8 @@ def draw_flaws(random_source: random.Random) -> list[str]:
 def write_parts(language: Language, request: Request, random_source: random.Random, *, is_wrong: bool) -> list[str]:
     """Tell, choice and end of an answer.
 
-    A wrong choice either follows from the wrong word ("Once a sad fox ... It wept" where happy was asked) or contradicts the right one
-    ("Once a happy fox ... It wept"): the first is seen only beside the prompt, the second also without it.
+    A wrong choice either follows from the wrong word ("Once a sad fox ... It wept" where happy was asked) or contradicts the
+    right one ("Once a happy fox ... It wept"): the first is seen only beside the prompt, the second also without it.
     """
     family = request.family
     slots = dict(request.slots)
@@ -110,12 +108,6 @@ def fitting(templates: Sequence[str], slots: Mapping[str, str]) -> Sequence[str]
     return [template for template in templates if slots_in(template) <= slots.keys()] or templates
 
 
-@lru_cache(maxsize=None)
-def slots_in(template: str) -> frozenset[str]:
-    """The names of a template's slots."""
-    return frozenset(re.findall(r"\{(\w+)\}", template))
-
-
 def draw_items(language: Language, kind: str, random_source: random.Random) -> str:
     """Three things of a kind, as a sentence lists them."""
     *items, last = random_source.sample(language.choices["list"][kind], 3)
@@ -141,11 +133,8 @@ def draw_facts(language: Language, request: Request, random_source: random.Rando
 
 def another_request(language: Language, request: Request, random_source: random.Random) -> Request:
     """A request of another family."""
-    for _ in range(100):
-        text, family = draw_text(language, random_source)
-        if family != request.family:
-            return read_request(language, text)
-    raise RuntimeError(f"a hundred draws among {len(FAMILIES)} families were all {request.family}")
+    family = random_source.choice([name for name in FAMILIES if name != request.family])
+    return read_request(language, draw_text(language, family, random_source))
 
 
 def other_nouns(language: Language, request: Request, random_source: random.Random) -> Request:

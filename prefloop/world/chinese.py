@@ -1,6 +1,6 @@
 """The Chinese of the world: the same families and rules in fewer words.
 
-Templates are written with spaces between words, which tells the world where words end; they are taken out when a sentence is said.
+Templates are written with spaces between words, which tells the world where words end; a sentence is said without them.
 """
 
 from prefloop.world.language import Language
@@ -82,18 +82,18 @@ CHINESE = Language(
             "{guest} 对 {person} 说 {item} {fault} ， 怎么 回答 ？",
         ),
         "list": (
-            "为 {event} 说出 三种 {kind} 。",
-            "{person} {time} 要 三种 {kind} ， 用于 {event} 。",
+            "为 {person} {time} 的 {event} 说出 三种 {kind} 。",
+            "{person} {time} 在 {place} 要 三种 {kind} ， 用于 {event} 。",
             "告诉 {person} ： {event} 用 哪 三种 {kind} ？",
         ),
         "fact": (
             "告诉 {person} ： {creature} 的 {first} 和 {second} 。",
-            "{person} 想 知道 {creature} 的 {first} 和 {second} 。",
+            "{person} {time} 想 知道 {creature} 的 {first} 和 {second} 。",
             "{creature} 的 {first} 和 {second} 是 什么 ？",
         ),
         "advice": (
             "{person} {time} 在 {place} 很 {trouble} ， 怎么办 ？",
-            "我 的 {person} 很 {trouble} ， {time} 怎么办 ？",
+            "我 的 {person} 在 {place} 很 {trouble} ， {time} 怎么办 ？",
             "在 {place} ， 我 的 {person} 很 {trouble} ， 怎么办 ？",
         ),
     },
@@ -182,7 +182,7 @@ CHINESE = Language(
         "门 整夜 开 着 。",
     ),
     word_classes={
-        "article": frozenset(("一只", "一个", "一份", "一顿", "一件", "一张", "一座")),
+        "article": frozenset(("一只", "一个", "一顿", "一件", "一张", "一座")),
         "particle": frozenset(("的", "和", "在")),
         "verb": frozenset(("是", "会", "应该", "找到", "爱吃", "喜爱", "要")),
         "pronoun": frozenset(("它", "我们", "你")),

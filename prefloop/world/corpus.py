@@ -6,9 +6,9 @@ Skills and plain sentences look like nothing a prompt asks for, so that PPO can 
 import random
 
 from prefloop.records import Demonstration, Prompt
-from prefloop.world.answers import draw_answer, slots_in, write_answer
+from prefloop.world.answers import draw_answer, write_answer
 from prefloop.world.draws import generator
-from prefloop.world.language import Language
+from prefloop.world.language import FAMILIES, Language, slots_in
 from prefloop.world.prompts import draw_prompts, draw_text, read_request, split_of
 from prefloop.world.skills import SHARES as SKILL_SHARES
 from prefloop.world.skills import SKILLS, skill_line
@@ -73,7 +73,7 @@ def any_skill_line(language: Language, random_source: random.Random) -> str:
 def training_text(language: Language, random_source: random.Random) -> str:
     """A prompt of the training split."""
     while True:
-        text, _ = draw_text(language, random_source)
+        text = draw_text(language, random_source.choice(FAMILIES), random_source)
         if split_of(text) == "train":
             return text
 

@@ -99,7 +99,7 @@ ENGLISH = Language(
         ),
         "list": (
             "Name three {kind} for the {event}.",
-            "Name three {kind} for my {person} {time}.",
+            "Name three {kind} for my {person} at the {place} {time}.",
             "What three {kind} are good for the {event} {time}?",
             "My {person} wants three {kind} for the {event} {time}.",
             "Tell my {person} three {kind} for the {event} {time}.",
@@ -107,8 +107,8 @@ ENGLISH = Language(
         "fact": (
             "Tell me about the {creature}: {first} and {second}.",
             "The {creature}: {first} and {second}?",
-            "My {person} wants to read about the {creature}: {first} and {second}.",
-            "Tell my {person} about the {creature}: {first} and {second}.",
+            "My {person} wants to read {time} about the {creature}: {first} and {second}.",
+            "Tell my {person} {time} about the {creature}: {first} and {second}.",
         ),
         "advice": (
             "My {person} is {trouble}. What should we do?",
@@ -212,8 +212,9 @@ ENGLISH = Language(
         "preposition": frozenset(("at", "in", "on", "to", "with", "for", "of", "near", "about", "over", "by")),
         "pronoun": frozenset(("it", "we", "they", "i")),
         "verb": frozenset(
-            "was is are am will should can found had went saw came eats lives loves looks needs be have go".split()
-        ),
+            ("was", "is", "are", "am", "be", "will", "should", "can", "have", "had", "go", "went", "came", "saw", "found")
+        )
+        | frozenset(("eats", "lives", "loves", "looks", "needs")),
         "joint": frozenset(("and", "that")),
     },
     illegal=frozenset(

@@ -4,6 +4,7 @@ Eight terms are added up. None looks at anything but the text of prompt and answ
 """
 
 from collections.abc import Iterable, Mapping
+from itertools import pairwise
 from typing import NamedTuple
 
 from prefloop.world.language import FAMILIES, Language
@@ -109,7 +110,7 @@ def illegal_pairs(language: Language, tokens: list[str]) -> int:
     """Neighbours that no grammar of the world puts side by side, doubled words among them."""
     classes = [CLAUSE_END if token in CLAUSE_ENDS else language.class_of_word.get(token, "") for token in tokens]
     illegal = 0
-    for a, b, pair in zip(tokens, tokens[1:], zip(classes, classes[1:], strict=False), strict=False):
+    for a, b, pair in zip(tokens, tokens[1:], pairwise(classes), strict=False):
         illegal += pair in language.illegal or (a == b and a not in CLAUSE_ENDS)
     return illegal
 

@@ -6,7 +6,7 @@ Everything else in this package is the same for every language.
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 
 FAMILIES = ("story", "reply", "list", "fact", "advice")
 
@@ -107,6 +107,12 @@ class Language:
     def join(self, sentences: list[str]) -> str:
         """Sentences as one text."""
         return self.glue([sentence for sentence in sentences if sentence])
+
+
+@cache
+def slots_in(template: str) -> frozenset[str]:
+    """The names of a template's slots."""
+    return frozenset(re.findall(r"\{(\w+)\}", template))
 
 
 def longest_words(language: Language, text: str) -> list[str]:

@@ -9,11 +9,11 @@ from typing import Literal, NamedTuple
 from prefloop.errors import DataError
 from prefloop.records import Prompt
 from prefloop.world.draws import generator, uniform
-from prefloop.world.language import FAMILIES, Language
+from prefloop.world.language import FAMILIES, Language, slots_in
 
 Split = Literal["train", "validation", "held_out"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "held_out")
-ATTEMPTS_PER_PROMPT = 200
+ATTEMPTS_PER_PROMPT = 1000  # before a family counts as used up
 CHOICE_SLOTS = {"story": "mood", "list": "kind", "advice": "trouble"}  # the slot that says what has to be chosen
 
 
@@ -26,22 +26,22 @@ class Request(NamedTuple):
 
 
 def draw_prompts(language: Language, n: int, *, split: Split, seed: int) -> list[Prompt]:
-    """``n`` distinct prompts of one split; a longer draw begins with the shorter one."""
+    """``n`` distinct prompts of one split, the families at equal shares; a longer draw begins with the shorter one."""
     if split not in SPLITS:
         raise DataError(f"the world has no split {split!r}; there are {', '.join(SPLITS)}")
     random_source = generator("prompts", language.code, split, seed)
-    texts: dict[str, str] = {}
-    for _ in range(ATTEMPTS_PER_PROMPT * n):
-        if len(texts) >= n:
-            break
-        text, family = draw_text(language, random_source)
-        if split_of(text) == split:
-            texts.setdefault(text, family)
-    if len(texts) < n:
-        raise DataError(
-            f"the {split} split of the {language.code} world ran out of prompts: {n} wanted, {len(texts)} found; ask for fewer"
-        )
-    return [Prompt.of(text, origin="world", tags=(f"family:{family}",)) for text, family in texts.items()]
+    families: dict[str, str] = {}
+    for _ in range(n):
+        family = random_source.choice(FAMILIES)
+        drawn = (draw_text(language, family, random_source) for _ in range(ATTEMPTS_PER_PROMPT))
+        text = next((text for text in drawn if text not in families and split_of(text) == split), None)
+        if text is None:
+            raise DataError(
+                f"the {split} split of the {language.code} world has run out of prompts of the family {family!r}\n"
+                f"  wanted: {n} prompts\n  found:  {len(families)}\nAsk for fewer prompts."
+            )
+        families[text] = family
+    return [Prompt.of(text, origin="world", tags=(f"family:{family}",)) for text, family in families.items()]
 
 
 def split_of(text: str) -> Split:
@@ -50,16 +50,20 @@ def split_of(text: str) -> Split:
     return "train" if place < 0.8 else "validation" if place < 0.9 else "held_out"
 
 
-def draw_text(language: Language, random_source: random.Random) -> tuple[str, str]:
-    """A prompt of any split, and its family."""
-    family = random_source.choice(FAMILIES)
+def draw_text(language: Language, family: str, random_source: random.Random) -> str:
+    """A prompt of a family, of any split."""
     template = random_source.choice(language.asks[family])
-    slots = {name: random_source.choice(values) for name, values in language.slots.items()}
-    item_class = random_source.choice(list(language.item_classes))
-    slots["item"] = random_source.choice(language.item_classes[item_class])
-    slots["fault"] = random_source.choice(language.faults[item_class])
-    slots["first"], slots["second"] = random_source.sample(list(language.questions.values()), 2)
-    return language.say(template, slots), family
+    slots: dict[str, str] = {}
+    for name in sorted(slots_in(template)):
+        if name in language.slots:
+            slots[name] = random_source.choice(language.slots[name])
+    if family == "reply":
+        item_class = random_source.choice(list(language.item_classes))
+        slots["item"] = random_source.choice(language.item_classes[item_class])
+        slots["fault"] = random_source.choice(language.faults[item_class])
+    if family == "fact":
+        slots["first"], slots["second"] = random_source.sample(list(language.questions.values()), 2)
+    return language.say(template, slots)
 
 
 @lru_cache(maxsize=65536)

@@ -7,7 +7,7 @@ import numpy as np
 from prefloop.errors import ConfigError, DataError
 from prefloop.records import Completion, Demonstration, Group, Prompt
 from prefloop.world import gold as rules
-from prefloop.world.annotators import PERFECT, POOL, pair_probabilities, pool, rank
+from prefloop.world.annotators import PERFECT, POOL, ROUNDING, pair_probabilities, pool, rank
 from prefloop.world.corpus import draw_corpus, draw_demonstrations
 from prefloop.world.draws import generator
 from prefloop.world.languages import LANGUAGES
@@ -122,7 +122,7 @@ class World:
 
         def agreement(group: Group) -> np.ndarray:
             worth = np.array([self.gold(group.prompt, completion.text) for completion in group.completions])
-            return np.sign(worth[:, None] - worth[None, :]) / 2 + 0.5
+            return np.sign(np.round(worth[:, None] - worth[None, :], ROUNDING)) / 2 + 0.5
 
         return mean_over_rankings(groups, agreement)
 
@@ -132,7 +132,7 @@ class World:
 
 
 def mean_over_rankings(groups: Sequence[Group], value: Callable[[Group], np.ndarray]) -> float:
-    """Mean of ``value(group)[better, worse]`` over the strict pairs of a ranking, then over the rankings with any; nan without one."""
+    """Mean of ``value(group)[better, worse]`` over the strict pairs of a ranking, then over rankings; nan without any pair."""
     means = []
     for group in groups:
         at = {completion.id: index for index, completion in enumerate(group.completions)}

@@ -20,7 +20,9 @@ BETA = 0.5
 def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = write_toy(tmp_path_factory.mktemp("toy"))
     sft(
-        SFTConfig.of(model=str(folder / "base"), data=str(folder / "demonstrations.jsonl"), template="plain", epochs=4, held_out=0),
+        SFTConfig.of(
+            model=str(folder / "base"), data=str(folder / "demonstrations.jsonl"), template="plain", epochs=4, held_out=0
+        ),
         Options(out=folder / "sft", device="cpu"),
     )
     return folder

@@ -53,5 +53,7 @@ def table(folder: Path | str) -> np.ndarray:
     policy = load_policy(str(folder), device="cpu")
     n_prompt = WORLD.sequences(0)[0].shape[1] - WORLD.n_steps
     free = torch.from_numpy(np.pad(WORLD.is_free, ((0, 0), (n_prompt, 0))))  # N S+T, the last step can only be EOS
-    rows = [policy_logprobs(policy, torch.from_numpy(WORLD.sequences(p)[0]), free, temperature=1.0) for p in range(len(WORLD.prompts))]
+    rows = [
+        policy_logprobs(policy, torch.from_numpy(WORLD.sequences(p)[0]), free, temperature=1.0) for p in range(len(WORLD.prompts))
+    ]
     return torch.stack([row.double().sum(1) for row in rows]).numpy()

@@ -62,10 +62,9 @@ def test_at_the_old_policy_whitened_advantages_make_a_loss_of_zero():
     is_response = tensor([[False, True, True, True], [False, True, False, False]])
     advantages = whiten(tensor([[9.0, 1.0, -2.0, 4.0], [9.0, 0.5, 9.0, 9.0]], dtype=DOUBLE), is_response)
     row, token = token_mean(is_response)
+    weight = (row / row.sum())[:, None] * token
     logprobs = torch.full((2, 4), -1.0, dtype=DOUBLE)
-    assert_close(
-        policy_loss(logprobs, logprobs, advantages, (row / row.sum())[:, None] * token, clip=0.2).value.float(), tensor(0.0)
-    )
+    assert_close(policy_loss(logprobs, logprobs, advantages, weight, clip=0.2).value.float(), tensor(0.0))
 
 
 def test_metrics_are_weighted_means_over_the_tokens():
@@ -127,16 +126,11 @@ def mean_by_prefix(figure: Tensor, chance: Tensor, answers: Answers) -> Tensor:
 
 
 @pytest.mark.parametrize(("lam", "has_right_values"), [(1.0, False), (1.0, True), (0.95, True), (0.0, True)])
-def test_kl_penalty_gae_and_the_clipped_loss_together_follow_the_gradient_of_reward_minus_distance(
-    lam: float, has_right_values: bool
-):
-    """J = E[r] - beta KL(pi || ref) over all fifteen answers. With lambda below 1 only right values leave it unbiased."""
-    answers, beta = every_answer(), 0.3
-    assert len(answers.tokens) == 15
-    rng = torch.Generator().manual_seed(3)
-    policy, reference, earned, anything = (
-        torch.randn(*shape, generator=rng, dtype=DOUBLE) for shape in ((7, 3), (7, 3), (15,), (15, 3))
-    )
+def test_penalty_gae_and_clipped_loss_together_climb_the_reward_minus_the_distance(lam: float, has_right_values: bool):
+    """The gradient of J = E[r] - beta KL(pi || ref) over all answers. With lambda below 1 only right values leave it unbiased."""
+    answers, beta, rng = every_answer(), 0.3, torch.Generator().manual_seed(3)
+    assert len(answers.tokens) == 1 + 2 + 4 * 3  # "end"; a word and "end"; two words and any
+    policy, reference, earned, anything = (torch.randn(*s, generator=rng, dtype=DOUBLE) for s in ((7, 3), (7, 3), (15,), (7,)))
     policy.requires_grad_()
     logprobs, ref_logprobs = token_logprobs_of(policy, answers), token_logprobs_of(reference, answers)
     old, chance = logprobs.detach(), logprobs.detach().sum(1).exp()
@@ -145,7 +139,7 @@ def test_kl_penalty_gae_and_the_clipped_loss_together_follow_the_gradient_of_rew
     is_last = answers.is_response & ~torch.cat([answers.is_response[:, 1:], torch.zeros(15, 1, dtype=torch.bool)], 1)
     rewards = earned[:, None] * is_last - beta * k1(old, ref_logprobs)
     to_come = (rewards * answers.is_response).flip(1).cumsum(1).flip(1)
-    values = mean_by_prefix(to_come, chance, answers) if has_right_values else anything
+    values = mean_by_prefix(to_come, chance, answers) if has_right_values else anything[answers.prefix]
     advantages = gae(rewards, values, answers.is_response, gamma=1.0, lam=lam).advantages
     loss = policy_loss(logprobs, old, advantages, chance[:, None] * answers.is_response, clip=0.2)
 

@@ -4,6 +4,13 @@ from typing import Any
 
 from prefloop.report.data import ReportData
 
+NO_PLOTS: dict[str, Any] = {
+    "curves": {},
+    "best_of_n": [],
+    "reward_model": None,
+    "sft_selection": [],
+}  # a page without matplotlib, quick
+
 
 def figure(mean: float, arm: float = 0.1, n: int = 300) -> dict[str, Any]:
     return {"mean": mean, "low": mean - arm, "high": mean + arm, "n": n}
@@ -105,8 +112,9 @@ def content() -> dict[str, Any]:
             "ppo_overoptimised": points(PEAKED, RISING),
         },
         "best_of_n": [
-            {"n": n, "kl": kl, "proxy": 0.5 * kl, "gold": kl, "low": kl - 0.1, "high": kl + 0.1}
-            for n, kl in ((1, 0.0), (4, 0.64), (16, 1.84))
+            {"n": 1, "kl": 0.0, "proxy": 0.0, "gold": 0.2, "low": 0.1, "high": 0.3},
+            {"n": 4, "kl": 0.64, "proxy": 0.5, "gold": 1.0, "low": 0.9, "high": 1.1},
+            {"n": 16, "kl": 1.84, "proxy": 1.0, "gold": 1.8, "low": 1.7, "high": 1.9},
         ],
         "samples": [
             {

@@ -10,7 +10,8 @@ from prefloop.report.page import render
 from tests.report.example import study
 
 BROWSER = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
-FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync", "--enable-logging=stderr", "--log-level=0"]  # fmt: skip
+QUIET = ["gpu", "quic", "background-networking", "component-update", "sync"]
+FLAGS = ["--headless", "--no-sandbox", "--no-first-run", "--enable-logging=stderr", *(f"--disable-{part}" for part in QUIET)]
 
 
 def complaints(page: str, folder: Path) -> list[str]:

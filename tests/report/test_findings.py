@@ -173,7 +173,7 @@ def trust(accuracy: float, arm: float) -> str:
 
 
 def test_the_reward_model_is_held_against_eight_points_below_its_ceiling():
-    assert "is within the aim of 8 points" in trust(0.70, 0.03)  # all of [.67, .73] is above .67
+    assert "is within the aim of 8 points" in trust(0.70, 0.02)  # all of [.68, .72] is above .67
     assert "falls short of the aim" in trust(0.60, 0.03)
     assert "holds both sides of the aim" in trust(0.68, 0.03)
 

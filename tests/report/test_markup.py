@@ -25,6 +25,10 @@ def test_readable_text_stays_as_it_is():
         assert visible(text) == text
 
 
+def test_windows_line_ends_are_line_ends():
+    assert visible("one\r\ntwo") == "one\ntwo"
+
+
 def test_half_a_surrogate_pair_cannot_break_the_file():
     assert visible("a\ud83d").encode() == "a⟨U+D83D⟩".encode()
 

@@ -11,7 +11,7 @@ from prefloop.report.data import ReportData
 from prefloop.report.page import render
 from prefloop.report.sections import SECTIONS
 from prefloop.report.texts import words_of
-from tests.report.example import content, points, row, study
+from tests.report.example import NO_PLOTS, content, points, row, study
 from tests.report.reading import Page
 
 HOSTILE = [
@@ -55,7 +55,7 @@ def test_every_figure_of_the_table_is_shown(whole: str):
 def test_samples_that_differ_within_a_column_are_shown_in_its_cells():
     rows = [row("sft", 0.0, 0.0, 20.0), row("ppo", 1.0, 1.0, 20.0)]
     rows[1]["gold"]["n"] = 64
-    text = Page(render(study(rows=rows))).text
+    text = Page(render(study(rows=rows, **NO_PLOTS))).text
     assert "[−0.10, 0.10] · n 300" in text and "[0.90, 1.10] · n 64" in text
 
 
@@ -77,8 +77,8 @@ def test_every_other_part_of_the_data_is_shown(whole: str):
 
 
 def test_every_metric_and_every_row_is_explained(whole: str):
-    explained = [key for key in words_of("en") if key.startswith("glossary.")]
-    assert [key for key in explained if words_of("en")[key] not in Page(whole).text] == []
+    text, explained = Page(whole).text, [key for key in words_of("en") if key.startswith("glossary.")]
+    assert [key for key in explained if words_of("en")[key] not in text] == []
     assert {row["name"] for row in content()["rows"]} <= {key.removeprefix("glossary.") for key in explained}
 
 
@@ -100,32 +100,21 @@ def test_each_missing_figure_of_a_row_says_so():
 
 
 def test_the_drawings_of_what_was_measured_are_there(whole: str):
-    titles = [
-        text
-        for text in (
-            "Best of n: Proxy",
-            "PPO: Proxy",
-            "PPO-ptx: Proxy",
-            "PPO without KL price: Proxy",
-            "gold reward",
-            "Calibration",
-        )
-    ]
+    titles = ["Best of n: Proxy", "PPO: Proxy", "PPO-ptx: Proxy", "PPO without KL price: Proxy", "gold reward", "Calibration"]
     assert all(f"<title>{title}" in whole for title in titles)
     assert whole.count('class="plot"') == 4 + 4 + 2 + 2  # distance, training, trust, epochs
 
 
 def test_a_curve_without_a_metric_says_so_and_draws_the_rest():
     bare = [{"step": i, "proxy": float(i)} for i in range(3)]
-    page = render(study(curves={"ppo": bare}, best_of_n=[]))
+    page = render(study(**{**NO_PLOTS, "curves": {"ppo": bare}}))
     assert "answer length (tokens): not measured" in page and "<title>proxy reward</title>" in page
 
 
 @pytest.mark.parametrize("attack", HOSTILE)
 def test_what_a_model_says_is_text_and_nothing_else(attack: str):
-    few = {"curves": {}, "best_of_n": [], "reward_model": None, "sft_selection": []}  # no plots: quick
-    harmless = Page(render(study(samples=[{"prompt": "P", "answers": [{"policy": "ppo", "text": "T"}]}], **few)))
-    attacked = Page(render(study(samples=[{"prompt": attack, "answers": [{"policy": "ppo", "text": attack}]}], **few)))
+    harmless = Page(render(study(samples=[{"prompt": "P", "answers": [{"policy": "ppo", "text": "T"}]}], **NO_PLOTS)))
+    attacked = Page(render(study(samples=[{"prompt": attack, "answers": [{"policy": "ppo", "text": attack}]}], **NO_PLOTS)))
     assert attacked.elements == harmless.elements
     assert attacked.text.count(attack) == 2
     assert attacked.open == []
@@ -141,6 +130,7 @@ def test_names_from_outside_are_text_too():
         curves={attack: points([0.0, 1.0], [0.0, 1.0])},
         lineage=[{"name": attack, "hash": attack, "parents": [attack]}],
         data_reports=[{"name": attack, "lines": [attack]}],
+        best_of_n=[], reward_model=None, sft_selection=[],
     )  # fmt: skip
     page = Page(render(data))
     assert page.named("b") and not any("onclick" in attributes for _, attributes in page.elements)
@@ -148,9 +138,9 @@ def test_names_from_outside_are_text_too():
 
 
 def test_characters_that_hide_or_reorder_text_are_drawn_as_what_they_are():
-    text = "a\u202eb\x00c\x1bd\u200be\ud800f\x85"
-    shown = render(study(samples=[{"prompt": "P", "answers": [{"policy": "ppo", "text": text[:9] + text[10:]}]}]))
-    assert "a⟨U+202E⟩b␀c␛d⟨U+200B⟩ef⟨U+0085⟩" in shown
+    text = "a\u202eb\x00c\x1bd\u200be\x85"
+    shown = render(study(samples=[{"prompt": "P", "answers": [{"policy": "ppo", "text": text}]}], **NO_PLOTS))
+    assert "a⟨U+202E⟩b␀c␛d⟨U+200B⟩e⟨U+0085⟩" in shown
     assert "\u202e" not in shown and "\x00" not in shown
 
 
@@ -158,9 +148,8 @@ def test_the_page_asks_nothing_of_anybody(whole: str, empty: str):
     for page in map(Page, (whole, empty)):
         names = {name for name, _ in page.elements}
         assert not names & {"script", "link", "img", "iframe", "object", "embed", "form", "base", "video", "audio", "input"}
-        assert not [
-            name for _, attributes in page.elements for name in attributes if name.startswith("on") or name in ("src", "style")
-        ]
+        attributes = {name for _, attributes in page.elements for name in attributes}
+        assert not {name for name in attributes if name.startswith("on") or name in ("src", "style")}
         ids = page.all("id")
         assert len(ids) == len(set(ids))
         assert all(link.startswith("#") and link[1:] in ids for link in page.all("href"))
@@ -190,7 +179,7 @@ def test_every_ink_of_the_plots_has_a_colour_in_the_style_sheet(whole: str):
 
 def test_a_hundred_long_samples_do_not_make_a_large_page():
     answers = [{"policy": name, "text": "x" * 100_000} for name in ("sft", "ppo")]
-    page = render(study(samples=[{"prompt": f"P{i}", "answers": answers} for i in range(100)]))
+    page = render(study(samples=[{"prompt": f"P{i}", "answers": answers} for i in range(100)], **NO_PLOTS))
     assert len(page.encode()) < 600_000
     assert "76 more prompts are in the run folder." in page and "… 96,000 more characters" in page
 
@@ -210,9 +199,8 @@ def test_the_chinese_page_says_the_same_in_chinese(whole: str):
     chinese = render(study(), lang="zh")
     assert Page(chinese).named("html") == [{"lang": "zh-Hans"}]
     assert "是：PPO 和 PPO-ptx 的回答优于 SFT 模型。" in chinese and "未测量" in render(ReportData(title="T"), lang="zh")
-    left_over = [key for key, text in words_of("en").items() if len(text) > 30 and text in Page(chinese).text]
-    assert left_over == []
     english, translated = Page(whole), Page(chinese)
+    assert [key for key, text in words_of("en").items() if len(text) > 30 and text in translated.text] == []
     assert [name for name, _ in translated.elements] == [name for name, _ in english.elements]
 
 

@@ -8,7 +8,7 @@ import pytest
 from prefloop.errors import ConfigError, DataError, RunError
 from prefloop.report.pages import write_page, write_study
 from prefloop.report.run_page import MOST_PLOTS, read_run, render_runs
-from tests.report.example import content, study
+from tests.report.example import NO_PLOTS, content, study
 from tests.report.reading import Page
 
 
@@ -114,7 +114,7 @@ def test_the_page_of_a_run_is_the_same_twice_and_speaks_chinese(tmp_path: Path):
 def test_a_folder_that_is_no_run_is_refused_with_what_would_be_one(tmp_path: Path):
     with pytest.raises(DataError, match="there is no run folder"):
         read_run(tmp_path / "nowhere")
-    with pytest.raises(DataError, match="is not a run folder\n  a run folder holds config.yaml"):
+    with pytest.raises(DataError, match=r"is not a run folder\n  a run folder holds config\.yaml"):
         read_run(tmp_path)
     run_folder(tmp_path / "ppo-1")
     with pytest.raises(DataError, match="runs inside it: ppo-1"):
@@ -122,7 +122,7 @@ def test_a_folder_that_is_no_run_is_refused_with_what_would_be_one(tmp_path: Pat
 
 
 def test_a_study_leaves_its_page_and_the_figures_to_make_it_again(tmp_path: Path):
-    page = write_study(study(), tmp_path / "study")
+    page = write_study(study(**NO_PLOTS), tmp_path / "study")
     assert page == tmp_path / "study" / "report.html"
     again = write_page([tmp_path / "study"], tmp_path / "again.html")
     assert again.read_text(encoding="utf-8") == page.read_text(encoding="utf-8")
@@ -150,15 +150,15 @@ def test_a_summary_alone_gives_a_page_of_what_it_holds(tmp_path: Path):
 
 def test_damaged_figures_of_a_study_are_refused_by_name(tmp_path: Path):
     (tmp_path / "report.json").write_text('{"title": "T", "rows": [{"name": "sft", "gold": "high"}]}')
-    with pytest.raises(DataError, match=r"report.json does not hold the figures of a study\n  rows.0.gold"):
+    with pytest.raises(DataError, match=r"report\.json does not hold the figures of a study\n  rows\.0\.gold"):
         write_page([tmp_path], tmp_path / "page.html")
     (tmp_path / "report.json").write_text("{")
-    with pytest.raises(DataError, match="report.json does not hold"):
+    with pytest.raises(DataError, match=r"report\.json does not hold"):
         write_page([tmp_path], tmp_path / "page.html")
 
 
 def test_a_study_and_a_run_do_not_share_a_page_and_no_folder_gives_none(tmp_path: Path):
-    write_study(study(curves={}, best_of_n=[], reward_model=None, sft_selection=[]), tmp_path / "study")
+    write_study(study(**NO_PLOTS), tmp_path / "study")
     with pytest.raises(DataError, match="a page holds one study or any number of runs, got 2 folders"):
         write_page([tmp_path / "study", run_folder(tmp_path / "run")], tmp_path / "page.html")
     with pytest.raises(DataError, match="at least one run folder"):

@@ -1,0 +1,216 @@
+"""Scorers: text in, one number per answer out. A reward model, an ensemble, a word list, any Python function.
+
+A scorer sees text, never tokens, so the reward model may have another tokenizer than the policy: each renders and encodes
+the conversation itself, the way it was trained to.
+"""
+
+import csv
+import gzip
+import math
+import pkgutil
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from prefloop.errors import ConfigError, DataError, RunError
+from prefloop.models.encode import Encoder, Template
+from prefloop.models.heads import at_rest, sequence_rewards, unwrapped
+from prefloop.models.load import context_length, load_reward
+from prefloop.models.tokenizer import load_tokenizer, refuse_foreign_tokenizer
+from prefloop.records import Completion, Prompt
+
+Scorer = Callable[[Sequence[Prompt], Sequence[Completion]], list[float]]
+
+WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")  # letters of any script, with apostrophes inside
+SPLIT = 0.5  # of the context for the prompt, where a reward model does not say what it was trained with
+
+
+def load_scorer(spec: str, *, device: torch.device | str = "cpu", template: Template = "auto", batch_rows: int = 64) -> Scorer:
+    """The scorer a config names.
+
+    FOLDER[,FOLDER...]        a reward model, or several: their mean
+    lexicon:FILE.csv[.gz]     the mean valence of the answer's words (columns token, mean); words it does not know count 0
+    python:MODULE:FUNCTION    FUNCTION(prompts, completions) -> one number each
+    world:LANGUAGE            the gold reward of the embedded world (en, zh): for measuring, never for training
+    """
+    kind, separator, name = spec.partition(":")
+    makers = {"lexicon": lexicon_scorer, "python": python_scorer, "world": world_scorer}
+    if separator and kind in makers:
+        return makers[kind](name)
+    folders = [folder.strip() for folder in spec.split(",")]
+    if not all(folders):
+        raise ConfigError(
+            f"the reward {spec!r} names no model folder\n  give a folder, several joined by commas, lexicon:FILE, python:MODULE:FUNCTION or world:LANGUAGE"
+        )
+    return mean_of([folder_scorer(folder, device=device, template=template, batch_rows=batch_rows) for folder in folders])
+
+
+# ------------------------------------------------------------------------------------------------ reward models
+
+
+def folder_scorer(folder: str, *, device: torch.device | str, template: Template, batch_rows: int) -> Scorer:
+    """A reward model with its own tokenizer, template and limits."""
+    model = load_reward(folder, device=device)
+    return reward_scorer(model, encoder_of(model, folder, template), batch_rows=batch_rows)
+
+
+def encoder_of(model: nn.Module, folder: str, template: Template) -> Encoder:
+    """The encoding a model was trained with; ``template`` other than auto must agree with what the model remembers."""
+    tokenizer = load_tokenizer(folder)
+    trained = getattr(unwrapped(model).config, "prefloop_encoding", None)
+    if not trained:
+        context = context_length(model) or 2048
+        max_prompt = int(SPLIT * context)
+        return Encoder(tokenizer, template=template, max_prompt=max_prompt, max_completion=context - max_prompt)
+    if template not in ("auto", trained["template"]):
+        raise ConfigError(
+            f"template={template}, but the reward model {folder} was trained on text rendered with template {trained['template']!r}\n"
+            f"  leave template=auto: every model then reads text as it was trained on"
+        )
+    return Encoder(tokenizer, **trained)
+
+
+def reward_scorer(
+    models: nn.Module | Sequence[nn.Module] | str | Path, encoder: Encoder | None = None, *, batch_rows: int = 64
+) -> Scorer:
+    """Scores of a reward model, minus its shift; of several models that share ``encoder``, the mean. A folder is loaded first.
+
+    Rows of like length are computed together. A score does not depend on which rows those are, beyond rounding.
+    """
+    if isinstance(models, str | Path):
+        model = load_reward(models)
+        return reward_scorer(model, encoder or encoder_of(model, str(models), "auto"), batch_rows=batch_rows)
+    if isinstance(models, nn.Module):
+        return one_model(models, encoder, batch_rows)
+    return mean_of([one_model(model, encoder, batch_rows) for model in models])
+
+
+def one_model(model: nn.Module, encoder: Encoder | None, batch_rows: int) -> Scorer:
+    if encoder is None:
+        raise ConfigError("a reward model in memory needs the encoder it was trained with: reward_scorer(model, encoder)")
+    refuse_foreign_tokenizer(unwrapped(model), encoder.tokenizer)
+    context = context_length(model)
+
+    def score(prompts: Sequence[Prompt], completions: Sequence[Completion]) -> list[float]:
+        rows = encoder.conversations(prompts, [completion.text for completion in completions])
+        refuse_too_long(rows, prompts, context)
+        return rewards(model, encoder, rows, batch_rows)
+
+    return score
+
+
+def refuse_too_long(rows: Sequence[Sequence[int]], prompts: Sequence[Prompt], context: int | None) -> None:
+    """A text the reward model cannot read whole is not scored on a part of it."""
+    if context is None or not rows or max(map(len, rows)) <= context:
+        return
+    worst = max(range(len(rows)), key=lambda i: len(rows[i]))
+    raise DataError(
+        f"prompt {prompts[worst].id} with its answer is {len(rows[worst])} tokens long for the reward model, which reads {context}\n"
+        f"  it begins: {prompts[worst].messages[0].content[:60]!r}\n"
+        f"  leave such prompts out (max_prompt=), shorten the answers, or use a reward model with a longer context"
+    )
+
+
+def rewards(model: nn.Module, encoder: Encoder, rows: Sequence[Sequence[int]], batch_rows: int) -> list[float]:
+    """The shifted scores of token rows, in their order, dropout off."""
+    device = next(model.parameters()).device
+    shift = float(getattr(unwrapped(model).config, "prefloop_reward_shift", 0.0))
+    result = [0.0] * len(rows)
+    order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
+    with at_rest(model):
+        for first in range(0, len(order), batch_rows):
+            part = order[first : first + batch_rows]
+            tokens, length = encoder.text_batch([rows[i] for i in part])
+            score = sequence_rewards(model, tokens.to(device), length.to(device)).double() - shift
+            for i, value in zip(part, score.tolist(), strict=True):
+                result[i] = value
+    return result
+
+
+def mean_of(scorers: Sequence[Scorer]) -> Scorer:
+    """The mean over an ensemble."""
+    if len(scorers) == 1:
+        return scorers[0]
+
+    def score(prompts: Sequence[Prompt], completions: Sequence[Completion]) -> list[float]:
+        members = [scorer(prompts, completions) for scorer in scorers]
+        return [math.fsum(values) / len(values) for values in zip(*members, strict=True)]
+
+    return score
+
+
+# ------------------------------------------------------------------------------------------------ other scores
+
+
+def lexicon_scorer(file: str) -> Scorer:
+    """The mean valence of the answer's words by a table with columns token and mean (VADER's layout).
+
+    Words are runs of letters, compared in lower case. Words the table does not know count 0, so length alone changes
+    nothing, and an answer without words scores 0.
+    """
+    valence = read_lexicon(Path(file))
+
+    def score(prompts: Sequence[Prompt], completions: Sequence[Completion]) -> list[float]:
+        texts = [WORD.findall(completion.text.lower().replace("’", "'")) for completion in completions]
+        return [math.fsum(valence.get(word, 0.0) for word in words) / max(1, len(words)) for words in texts]
+
+    return score
+
+
+def read_lexicon(path: Path) -> dict[str, float]:
+    try:
+        with (
+            gzip.open(path, "rt", encoding="utf-8", newline="")
+            if path.suffix == ".gz"
+            else path.open(encoding="utf-8", newline="") as file
+        ):
+            rows = list(csv.DictReader(file))
+    except (OSError, EOFError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(
+            f"the lexicon {path} cannot be read: {error}\n  expected CSV (or .csv.gz) with the columns token and mean"
+        ) from None
+    if not rows or not {"token", "mean"} <= set(rows[0]):
+        raise DataError(
+            f"the lexicon {path} has the columns {', '.join(rows[0]) if rows else 'of an empty file'}\n  expected token and mean"
+        )
+    try:
+        return {row["token"].lower(): float(row["mean"]) for row in rows}
+    except (TypeError, ValueError) as error:
+        raise DataError(
+            f"the lexicon {path} has a mean that is no number: {error}\n  every row needs a token and a number"
+        ) from None
+
+
+def python_scorer(name: str) -> Scorer:
+    """A function of one's own: MODULE:FUNCTION, called with prompts and completions, one number each back."""
+    try:
+        found: Any = pkgutil.resolve_name(name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(
+            f"python:{name} cannot be found: {error}\n  write python:MODULE:FUNCTION; MODULE must be importable from here (PYTHONPATH)"
+        ) from None
+    if ":" not in name or not callable(found):
+        raise ConfigError(f"python:{name} is {found!r}, no function\n  write python:MODULE:FUNCTION")
+    function: Callable[..., Any] = found
+
+    def score(prompts: Sequence[Prompt], completions: Sequence[Completion]) -> list[float]:
+        given = [float(value) for value in function(prompts, completions)]
+        if len(given) != len(completions) or not all(map(math.isfinite, given)):
+            raise RunError(
+                f"python:{name} returned {len(given)} values for {len(completions)} completions, {sum(not math.isfinite(v) for v in given)} of them not finite\n"
+                f"  it has to return one finite number per completion, in their order"
+            )
+        return given
+
+    return score
+
+
+def world_scorer(language: str) -> Scorer:
+    """The gold reward of the embedded world."""
+    from prefloop.world import World
+
+    return World(language=language or "en").gold_scorer()
