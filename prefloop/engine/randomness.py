@@ -35,7 +35,7 @@ def seed_everything(seed: int, *key: int | str) -> None:
 def random_state(device: torch.device) -> dict[str, Any]:
     """The global generators of this process, as tensors and plain values."""
     version, words, gauss = random.getstate()
-    numpy_name, numpy_words, *numpy_rest = np.random.get_state()  # noqa: NPY002
+    numpy_name, numpy_words, *numpy_rest = np.random.get_state(legacy=True)  # noqa: NPY002
     state = {
         "python": [version, torch.tensor(words), gauss],
         "numpy": [numpy_name, torch.tensor(numpy_words.tolist()), *numpy_rest],

@@ -15,6 +15,7 @@ tokens. A BOS comes from the chat template, or else from the tokenizer, never fr
 import re
 from collections import Counter
 from collections.abc import Sequence
+from itertools import takewhile
 from typing import Any, Literal
 
 import torch
@@ -88,7 +89,7 @@ class Encoder:
         return ids[: self.max_completion]
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The answer as text: up to its end, special tokens spelt out so that nothing a model says is hidden."""
+        """The answer as text: up to its end, without padding, other special tokens spelt out so that nothing is hidden."""
         ids = list(ids)
         first_stop = next((place for place, token in enumerate(ids) if token in self.stops), len(ids))
         text = self.tokenizer.decode(
@@ -161,7 +162,9 @@ class Encoder:
         """
         spelt = not control_tokens
         encoded = self.tokenizer(list(texts), add_special_tokens=False, split_special_tokens=spelt)["input_ids"] if texts else []
-        return self.packed([self.begin + ids for ids in encoded], block)
+        return self.packed(
+            [self.begin + ids for ids in encoded] if self.begin != [self.tokenizer.eos_token_id] else encoded, block
+        )
 
     def packed(self, rows: Sequence[Sequence[int]], block: int) -> TokenBatch:
         """Token lists, EOS after each, as rows of ``block`` tokens that overlap by one, so each token is predicted once.
@@ -170,7 +173,8 @@ class Encoder:
         pretraining; an EOS stands between them.
         """
         eos = int(self.tokenizer.eos_token_id)
-        stream = [eos] if not self.begin else []
+        begins = bool(rows) and list(rows[0][:1]) == self.begin != []
+        stream = [] if begins else [eos]  # something has to stand before the first token
         for row in rows:
             stream += [*row, eos]
         cut = [stream[start : start + block] for start in range(0, len(stream) - 1, block - 1)] if rows else []

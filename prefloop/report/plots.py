@@ -160,15 +160,15 @@ def furnish(axes: Any, *, x_limits: tuple[float, float] | None, y_limits: tuple[
         axes.set_ylim(*y_limits)
 
 
-def tick(value: float, _: int) -> str:
+def tick(value: float, position: int) -> str:
     """A tick label without an offset or a factor in a far corner: 0.25, 1,500, 20k, 2.5e−5."""
     if value == 0 or abs(value) < 1e-12:
         return "0"
     if abs(value) >= 10_000:
         return f"{value / 1000:g}k".replace("-", "−")
     if abs(value) < 1e-3:
-        digits, _, exponent = f"{value:.2e}".partition("e")
-        return f"{float(digits):g}e{int(exponent)}".replace("-", "−")
+        mantissa, _, exponent = f"{value:.2e}".partition("e")
+        return f"{float(mantissa):g}e{int(exponent)}".replace("-", "−")
     return f"{round(value, 6):,g}".replace("-", "−")
 
 

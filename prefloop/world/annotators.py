@@ -10,6 +10,7 @@ whatever else is on the screen. Both choices keep every pairwise probability in 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -40,6 +41,7 @@ class Annotator:
 PERFECT = Annotator("sim:gold", (1.0,) * len(TERMS), 0.0, 0.0, 0.0, 0.0, -math.inf)
 
 
+@cache
 def annotator(number: int) -> Annotator:
     """Annotator ``sim:<number>``, the same person in every world and with every seed."""
     random_source = generator("annotator", number)
@@ -50,7 +52,7 @@ def annotator(number: int) -> Annotator:
         length_bias=random_source.uniform(-0.05, 0.2),
         first_bonus=random_source.uniform(0.0, 0.2),
         tie_band=random_source.uniform(0.6, 1.2),
-        unusable_below=random_source.uniform(-3.0, -2.0),
+        unusable_below=random_source.uniform(-1.75, -0.75),
     )
 
 

@@ -130,7 +130,7 @@ def test_a_torn_last_line_loses_one_row_only(tmp_path):
 def test_more_than_the_allowed_share_is_refused_with_reasons_places_and_the_way_out(tmp_path):
     reading = read_groups(write(tmp_path / "x.jsonl", [pair(n) for n in range(18)] + ["{"]))
     with pytest.raises(DataError) as refused:
-        reading.refuse_if_too_many_dropped(0.05)
+        reading.refuse_if_too_many_dropped()
     assert refused.value.exit_code == 2
     message = str(refused.value)
     assert "5.3% of the data cannot be used as it is, and at most 5.0% may be lost" in message

@@ -105,7 +105,7 @@ def new_model(shape: Shape, weights: dict[str, np.ndarray]) -> LlamaForCausalLM:
         **special,
     )
     model = LlamaForCausalLM(config)
-    state = {name: torch.from_numpy(np.ascontiguousarray(matrix)) for name, matrix in as_named_by_transformers(shape, weights)}
+    state = {name: torch.from_numpy(np.array(matrix)) for name, matrix in as_named_by_transformers(shape, weights)}  # copied
     model.load_state_dict({**state, "lm_head.weight": state["model.embed_tokens.weight"]}, strict=True)
     model.generation_config = GenerationConfig(do_sample=True, **special)
     return model.eval()

@@ -1,0 +1,323 @@
+"""The sampler against full forward passes, against exact probabilities, and against itself in other batches."""
+
+import math
+from collections import Counter
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from prefloop.errors import ConfigError, DataError
+from prefloop.models import sampling
+from prefloop.models.adapters import with_adapter
+from prefloop.models.encode import Encoder
+from prefloop.models.heads import policy_logprobs, unwrapped
+from prefloop.models.sampling import Choice, choose, filtered, sample, uniforms
+from prefloop.ops.logprobs import span_mask
+from prefloop.records import Prompt
+from tests.helpers import assert_close
+from tests.models.tiny import ARCHITECTURES, CONTEXT, encoder, policy, prompts
+
+
+def written_out(model, ids: list[int], stops: list[int], n: int) -> list[int]:
+    """The likeliest next token again and again, each from a full forward pass over everything so far."""
+    answer: list[int] = []
+    with torch.no_grad():
+        while len(answer) < n and (not answer or answer[-1] not in stops):
+            answer.append(int(model(torch.tensor([ids + answer])).logits[0, -1].argmax()))
+    return answer
+
+
+def answers(samples) -> list[list[int]]:
+    rows = zip(samples.tokens.tolist(), samples.prompt_length.tolist(), samples.length.tolist(), strict=True)
+    return [tokens[start:end] for tokens, start, end in rows]
+
+
+def answer_mask(samples):
+    return span_mask(samples.prompt_length, samples.length, samples.tokens.shape[1])
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("batch_rows", [3, 256])
+def test_greedy_answers_are_those_of_full_forward_passes_token_for_token(architecture, batch_rows):
+    model, encode, asked = policy(architecture), encoder(), prompts()
+    samples = sample(model, encode, asked, k=2, max_new_tokens=12, seed=0, greedy=True, batch_rows=batch_rows)
+    expected = [written_out(model, encode.prompt_ids(prompt), encode.stops, 12) for prompt in asked for _ in range(2)]
+    assert answers(samples) == expected
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_logprobs_are_those_the_policy_gives_the_finished_texts(architecture, temperature):
+    model, encode = policy(architecture), encoder()
+    samples = sample(model, encode, prompts(), k=4, max_new_tokens=16, seed=1, temperature=temperature)
+    with torch.no_grad():
+        again = policy_logprobs(model, samples.tokens, answer_mask(samples), temperature=temperature)
+    assert_close(samples.logprobs, again)
+
+
+def test_batches_order_and_retirement_move_no_draw(monkeypatch):
+    model, encode, asked = policy(seed=2), encoder(), prompts(9)
+    draw = lambda asked, **more: sample(model, encode, asked, k=3, max_new_tokens=20, seed=5, **more)  # noqa: E731
+    whole = draw(asked)
+    assert len(set(map(len, answers(whole)))) > 3, "rows must end at different steps for this to say anything"
+    assert answers(draw(asked, batch_rows=2)) == answers(whole)
+    assert answers(draw(asked, batch_rows=7)) == answers(whole)
+    halves = [draw(asked[:4]), draw(asked[4:], first_prompt=4)]
+    assert answers(halves[0]) + answers(halves[1]) == answers(whole)
+    for crowded in (0.0, 1.0):  # never, and whenever a row ends
+        monkeypatch.setattr(sampling, "CROWDED", crowded)
+        assert answers(draw(asked)) == answers(whole)
+
+
+def test_another_seed_draws_other_answers_and_the_same_seed_the_same():
+    model, encode = policy(), encoder()
+    draw = lambda seed: answers(sample(model, encode, prompts(), k=2, max_new_tokens=8, seed=seed))  # noqa: E731
+    assert draw(1) == draw(1)
+    assert draw(1) != draw(2)
+
+
+def test_more_steps_only_lengthen_answers():
+    model, encode = policy(), encoder()
+    draw = lambda n: answers(sample(model, encode, prompts(), k=2, max_new_tokens=n, seed=3))  # noqa: E731
+    assert [long[:5] for long in draw(11)] == draw(5)
+
+
+def test_frequencies_of_first_tokens_fit_the_exact_distribution():
+    """Pearson's statistic over 4,000 draws stays below its mean plus five standard deviations."""
+    model, encode, prompt, n, temperature = policy(seed=4), encoder(), Prompt.of("the cat"), 4000, 1.3
+    samples = sample(model, encode, [prompt], k=n, max_new_tokens=1, seed=7, temperature=temperature)
+    with torch.no_grad():
+        logits = model(torch.tensor([encode.prompt_ids(prompt)])).logits[0, -1].double()
+    probability = (logits / temperature).softmax(-1).numpy()
+    seen = np.bincount([row[0] for row in answers(samples)], minlength=len(probability))
+    common = n * probability >= 5
+    observed = np.append(seen[common], seen[~common].sum())
+    expected = n * np.append(probability[common], probability[~common].sum())
+    statistic, freedom = ((observed - expected) ** 2 / expected).sum(), common.sum()
+    assert freedom > 10
+    assert statistic < freedom + 5 * math.sqrt(2 * freedom)
+
+
+def test_frequencies_of_whole_answers_fit_products_of_exact_conditionals():
+    """Two steps, so that the cache, the position and the second distribution count too."""
+    model, encode, prompt, n = policy(seed=4), encoder(), Prompt.of("a"), 4000
+    samples = sample(model, encode, [prompt], k=n, max_new_tokens=2, seed=11)
+    counts = Counter(tuple(row) for row in answers(samples))
+    ids = encode.prompt_ids(prompt)
+    gaps = []
+    for answer, count in counts.most_common(12):
+        tokens = torch.tensor([ids + list(answer)])
+        wanted = torch.zeros_like(tokens, dtype=torch.bool)
+        wanted[:, len(ids) :] = True
+        with torch.no_grad():
+            p = float(policy_logprobs(model, tokens, wanted, temperature=1.0).sum().exp())
+        gaps.append((count - n * p) / math.sqrt(n * p * (1 - p)))
+    assert max(map(abs, gaps)) < 5
+
+
+def test_an_answer_ends_with_eos_or_at_the_limit_and_eos_counts():
+    model, encode = policy(seed=2), encoder()
+    samples = sample(model, encode, prompts(), k=6, max_new_tokens=20, seed=0)
+    assert 0 < int(samples.is_finished.sum()) < len(samples.is_finished)
+    for row, finished in zip(answers(samples), samples.is_finished.tolist(), strict=True):
+        assert (row[-1] in encode.stops) == finished
+        assert not set(row[:-1]) & set(encode.stops)
+        assert finished or len(row) == 20
+    eos = encode.tokenizer.eos_token_id
+    last = samples.tokens.gather(1, samples.length[:, None] - 1)[:, 0]
+    ends_with_eos = last == eos
+    assert bool((samples.logprobs.gather(1, samples.length[:, None] - 1)[:, 0][ends_with_eos] < 0).all())
+    assert bool((samples.logprobs[~answer_mask(samples)] == 0).all())
+    assert bool((samples.tokens[torch.arange(samples.tokens.shape[1])[None, :] >= samples.length[:, None]] == encode.pad).all())
+
+
+def test_completions_are_the_decoded_answers_of_the_right_prompts():
+    model, encode, asked = policy(), encoder(), prompts(4)
+    samples = sample(model, encode, asked, k=2, max_new_tokens=6, seed=0, source="policy:test@0")
+    for row, (prompt, completion, ids) in enumerate(zip(samples.prompts, samples.completions, answers(samples), strict=True)):
+        assert prompt == asked[row // 2]
+        assert (completion.prompt_id, completion.source) == (prompt.id, "policy:test@0")
+        assert completion.text == encode.decode(ids)
+
+
+def test_sampling_leaves_the_model_in_the_mode_it_was_in_and_draws_with_dropout_off():
+    model, encode = policy("gpt2"), encoder()  # GPT-2 has dropout everywhere by default
+    quiet = answers(sample(model, encode, prompts(), k=1, max_new_tokens=6, seed=0))
+    model.train()
+    assert answers(sample(model, encode, prompts(), k=1, max_new_tokens=6, seed=0)) == quiet
+    assert all(module.training for module in model.modules())
+
+
+def test_a_prompt_is_read_once_for_its_k_answers_and_ended_rows_leave_the_batch():
+    model, encode, asked = policy(seed=2), encoder(), prompts(3)
+    shapes: list[tuple[int, int]] = []
+    hook = model.register_forward_pre_hook(lambda module, args, kwargs: shapes.append(tuple(kwargs["input_ids"].shape)), with_kwargs=True)
+    sample(model, encode, asked, k=8, max_new_tokens=30, seed=0)
+    hook.remove()
+    assert shapes[0] == (3, max(len(encode.prompt_ids(prompt)) for prompt in asked))
+    rows = [rows for rows, width in shapes[1:]]
+    assert rows[0] <= 24
+    assert rows[-1] < 12
+    assert all(earlier >= later for earlier, later in pairwise(rows))
+
+
+def test_rows_of_equal_length_need_no_mask_and_mixed_rows_get_one():
+    model, encode = policy(), encoder()
+    masks: list[bool] = []
+    hook = model.register_forward_pre_hook(lambda module, args, kwargs: masks.append("attention_mask" in kwargs), with_kwargs=True)
+    sample(model, encode, [Prompt.of("the cat"), Prompt.of("the fox")], k=2, max_new_tokens=3, seed=0)
+    assert not any(masks)
+    masks.clear()
+    sample(model, encode, [Prompt.of("the cat"), Prompt.of("the fox saw")], k=2, max_new_tokens=3, seed=0)
+    hook.remove()
+    assert all(masks)
+
+
+def test_an_adapter_is_part_of_the_policy_that_is_sampled():
+    model, encode = policy(), encoder()
+    bare = answers(sample(model, encode, prompts(), k=1, max_new_tokens=8, seed=0, greedy=True))
+    adapted = with_adapter(model, rank=2, alpha=4, seed=0)
+    assert answers(sample(adapted, encode, prompts(), k=1, max_new_tokens=8, seed=0, greedy=True)) == bare  # B starts at zero
+    with torch.no_grad():
+        for name, parameter in adapted.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=0.5, generator=torch.Generator().manual_seed(1))
+    samples = sample(adapted, encode, prompts(), k=1, max_new_tokens=8, seed=0, greedy=True)
+    assert answers(samples) != bare
+    merged = unwrapped(adapted.merge_and_unload())
+    assert answers(samples) == [written_out(merged, encode.prompt_ids(p), encode.stops, 8) for p in prompts()]
+
+
+def test_progress_sees_every_batch():
+    seen: list[int] = []
+
+    def count(batches):
+        for batch in batches:
+            yield batch
+            seen.append(len(batch))
+
+    sample(policy(), encoder(), prompts(5), k=2, max_new_tokens=2, seed=0, batch_rows=4, progress=count)
+    assert seen == [4, 4, 2]
+
+
+# ------------------------------------------------------------------------------------------------ one token
+
+
+PROBABILITY = torch.tensor([[0.1, 0.4, 0.0, 0.3, 0.2]])
+
+
+@pytest.mark.parametrize(
+    ("uniform", "token"), [(0.0, 0), (0.0999, 0), (0.1001, 1), (0.4999, 1), (0.5001, 3), (0.7999, 3), (0.8001, 4), (1 - 2**-53, 4)]
+)
+def test_a_uniform_number_lands_in_the_stretch_of_its_token(uniform, token):
+    chosen, logprob = choose(PROBABILITY.log(), torch.tensor([uniform], dtype=torch.float64), Choice(1.0, 0, 1.0, greedy=False))
+    assert chosen.tolist() == [token]
+    assert_close(logprob, [math.log(PROBABILITY[0, token])])
+
+
+def test_an_even_grid_of_uniform_numbers_gives_back_the_distribution():
+    n = 1000
+    grid = (torch.arange(n, dtype=torch.float64) + 0.5) / n
+    logits = PROBABILITY.log().clamp(min=-100).expand(n, -1)
+    chosen, _ = choose(logits, grid, Choice(1.0, 0, 1.0, greedy=False))
+    assert_close(chosen.bincount(minlength=5) / n, PROBABILITY[0])
+
+
+def test_temperature_divides_the_logits():
+    grid = (torch.arange(900, dtype=torch.float64) + 0.5) / 900
+    logits = torch.tensor([[0.0, math.log(8.0)]]).expand(900, -1)
+    chosen, logprob = choose(logits, grid, Choice(3.0, 0, 1.0, greedy=False))  # 8 ** (1/3) = 2, so a third and two thirds
+    assert_close(chosen.bincount() / 900, [1 / 3, 2 / 3])
+    assert_close(logprob.exp().unique(), [1 / 3, 2 / 3])
+
+
+def test_top_k_keeps_the_k_likeliest_and_normalises_them():
+    assert_close(filtered(PROBABILITY.log(), top_k=2, top_p=1.0).exp(), [[0, 4 / 7, 0, 3 / 7, 0]])
+    assert_close(filtered(PROBABILITY.log(), top_k=9, top_p=1.0).exp(), PROBABILITY)
+
+
+def test_top_p_keeps_the_fewest_likeliest_that_reach_p():
+    assert_close(filtered(PROBABILITY.log(), top_k=0, top_p=0.39).exp(), [[0, 1, 0, 0, 0]])
+    assert_close(filtered(PROBABILITY.log(), top_k=0, top_p=0.65).exp(), [[0, 4 / 7, 0, 3 / 7, 0]])
+    assert_close(filtered(PROBABILITY.log(), top_k=0, top_p=0.75).exp(), [[0, 4 / 9, 0, 3 / 9, 2 / 9]])
+
+
+def test_filtered_samples_carry_the_filtered_logprobs():
+    model, encode = policy(seed=4), encoder()
+    samples = sample(model, encode, prompts(3), k=5, max_new_tokens=4, seed=0, top_k=1)
+    assert_close(samples.logprobs, torch.zeros_like(samples.logprobs))  # one token left, probability 1
+    greedy = sample(model, encode, prompts(3), k=5, max_new_tokens=4, seed=0, greedy=True)
+    assert answers(samples) == answers(greedy)
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 2**63), rows=st.lists(st.integers(0, 2000), min_size=1, max_size=8), steps=st.integers(1, 6))
+def test_a_uniform_number_belongs_to_its_seed_row_and_step_alone(seed, rows, steps):
+    alone = [float(uniforms(seed, np.array([row]), steps)[0, steps - 1]) for row in rows]
+    together = uniforms(seed, np.array(rows), steps + 3)
+    assert together[:, steps - 1].tolist() == alone
+    assert bool(((together >= 0) & (together < 1)).all())
+
+
+def test_uniform_numbers_of_neighbours_are_unrelated():
+    numbers = uniforms(3, np.arange(2000), 40)
+    assert abs(float(numbers.mean()) - 0.5) < 5 / math.sqrt(12 * numbers.numel())
+    for a, b in [(numbers[1:], numbers[:-1]), (numbers[:, 1:], numbers[:, :-1]), (numbers, uniforms(4, np.arange(2000), 40))]:
+        assert abs(float(torch.corrcoef(torch.stack([a.flatten(), b.flatten()]))[0, 1])) < 5 / math.sqrt(a.numel())
+
+
+# ------------------------------------------------------------------------------------------------ what is refused
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"temperature": 0.0}, "greedy=True"),
+        ({"temperature": -1.0}, "temperature = -1.0"),
+        ({"top_k": -1}, "top_k"),
+        ({"top_p": 0.0}, "top_p"),
+        ({"top_p": 1.5}, "top_p"),
+        ({"k": 0}, "k = 0"),
+        ({"max_new_tokens": 0}, "max_new_tokens"),
+    ],
+)
+def test_an_impossible_setting_is_named(settings, named):
+    with pytest.raises(ConfigError, match=named):
+        sample(policy(), encoder(), prompts(1), **{"k": 1, "max_new_tokens": 2, "seed": 0, **settings})
+
+
+def test_a_prompt_that_leaves_no_room_for_the_answer_is_refused_with_its_length():
+    long = Prompt.of("cat " * CONTEXT)
+    with pytest.raises(DataError, match=rf"1 of 2 prompts are too long: the model reads {CONTEXT} tokens") as refusal:
+        sample(policy(), encoder(), [Prompt.of("a"), long], k=1, max_new_tokens=8, seed=0)
+    assert long.id in str(refusal.value)
+    assert f"max_prompt={CONTEXT - 8}" in str(refusal.value)
+
+
+def test_a_prompt_that_just_fits_is_answered():
+    encode = encoder()
+    room = CONTEXT - len(encode.prompt_ids(Prompt.of("cat")))
+    samples = sample(policy(), encode, [Prompt.of("cat")], k=1, max_new_tokens=room, seed=0)
+    assert int(samples.length[0]) <= CONTEXT
+
+
+def test_a_tokenizer_with_more_tokens_than_the_model_is_refused():
+    with pytest.raises(DataError, match="do not belong together"):
+        sample(policy(vocab_size=100), encoder(), prompts(1), k=1, max_new_tokens=2, seed=0)
+
+
+def test_no_prompts_give_no_samples():
+    samples = sample(policy(), encoder(), [], k=2, max_new_tokens=2, seed=0)
+    assert samples.prompts == ()
+    assert len(samples.tokens) == 0
+
+
+def test_an_empty_prompt_begins_from_the_end_of_text():
+    plain = Encoder(encoder().tokenizer, template="plain")
+    samples = sample(policy(), plain, [Prompt.of("")], k=1, max_new_tokens=3, seed=0)
+    assert samples.tokens[0, 0] == plain.tokenizer.eos_token_id
+    assert int(samples.prompt_length[0]) == 1
