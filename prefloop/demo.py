@@ -25,6 +25,8 @@ def main(out: Path, *, seed: int, device: str) -> None:
 def run_and_report(study: StudyConfig, out: Path, *, device: str, dry_run: bool = False, command: str = "") -> None:
     """Run a study; with policies compared in it, print the table and write summary.json and report.html."""
     console = Console(soft_wrap=True)
+    if not console.is_terminal:
+        console.width = 140  # a log has no edge to wrap at
     start = time.perf_counter()
     done = run_study(study, Options(out=out, device=device, dry_run=dry_run), announce=console.print)
     if dry_run:
@@ -37,11 +39,10 @@ def run_and_report(study: StudyConfig, out: Path, *, device: str, dry_run: bool 
     summary = summarised(study, done, seconds)
     write_json(out / SUMMARY, summary)
     print_table(console, summary)
-    from prefloop.report.page import render
+    from prefloop.report.pages import write_study
     from prefloop.study_report import study_data
 
-    page = out / "report.html"
-    page.write_text(render(study_data(study, done, summary, command=command or f"prefloop run {study.name}")), encoding="utf-8")
+    page = write_study(study_data(study, done, summary, command=command or f"prefloop run {study.name}"), out)
     console.print(f"\n{minutes(seconds)} on {platform.machine()}; the whole story: {page}")
 
 
@@ -127,7 +128,7 @@ def print_table(console: Console, summary: dict[str, Any]) -> None:
         table.add_row(
             row["name"],
             f"{gold['mean']:.2f} [{gold['low']:.2f}, {gold['high']:.2f}]",
-            f"{win['mean']:.0%} [{win['low']:.0%}, {win['high']:.0%}]",
+            f"{win['mean']:.0%} [{max(win['low'], 0):.0%}, {min(win['high'], 1):.0%}]",
             f"{'≤ ' if row['name'] == 'best_of_n' else ''}{row['kl']:.2f}",
             f"{row['length']:.1f}",
             "" if row["proxy"] is None else f"{row['proxy']:.2f}",

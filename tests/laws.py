@@ -93,7 +93,7 @@ def padding_columns_are_not_read(example: Example) -> None:
 def with_padding(name: str, argument: Tensor) -> Tensor:
     if argument.dim() < 2:
         return argument
-    filler = 0.0 if name == "weight" or argument.dtype == torch.bool else torch.nan if argument.is_floating_point() else 99
+    filler = 0.0 if name == "weight" or argument.dtype == torch.bool else torch.nan if argument.is_floating_point() else -1
     return torch.cat([argument, torch.full_like(argument[:, :1], filler), torch.full_like(argument[:, :1], filler)], 1)
 
 

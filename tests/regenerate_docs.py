@@ -23,7 +23,7 @@ SETTINGS = {name: place for name, place in COMMANDS.items() if name not in ("wor
     "world prompts": "prefloop.world.stages:PromptsConfig",
     "world corpus": "prefloop.world.stages:CorpusConfig",
     "world annotate": COMMANDS["annotate"],
-    "data check": "prefloop.data.doctor:CheckConfig",
+    "data check": "prefloop.data.check:CheckConfig",
 }
 
 Command = Any  # click's: typer brings its own copy of it, or uses the package, by version

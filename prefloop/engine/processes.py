@@ -38,9 +38,7 @@ def refuse_a_device_that_is_not_there(name: str) -> None:
     if torch.backends.mps.is_available():
         there.append("mps")
     if name not in there:
-        raise ConfigError(
-            f"there is no device {name!r} on this machine\n  there are: auto, {', '.join(there)}\n  see prefloop doctor"
-        )
+        raise ConfigError(f"this machine has no device {name!r}\n  it has: auto, {', '.join(there)}\n  prefloop doctor says more")
 
 
 def rank() -> int:

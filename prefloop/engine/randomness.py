@@ -38,7 +38,7 @@ def random_state(device: torch.device) -> dict[str, Any]:
     numpy_name, numpy_words, *numpy_rest = np.random.get_state(legacy=True)  # noqa: NPY002
     state = {
         "python": [version, torch.tensor(words), gauss],
-        "numpy": [numpy_name, torch.tensor(numpy_words.tolist()), *numpy_rest],
+        "numpy": [numpy_name, torch.tensor(np.asarray(numpy_words).tolist()), *numpy_rest],
         "torch": torch.get_rng_state(),
     }
     if device.type == "cuda":

@@ -1,17 +1,21 @@
-"""Pretraining: a tokenizer and a small Llama from scratch on plain text.
+"""Pretraining: a tokenizer and a small Llama from scratch on plain text, or on whole conversations.
 
 Nobody needs this to align a model of their own; the embedded world and small real studies do, so that a first result
 needs no download. Next-token cross-entropy over text packed into blocks, every token worth the same.
 """
 
 import math
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any, Literal, NamedTuple
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from prefloop.config import Config, Optimiser, Options
-from prefloop.data.read import read_text
+from prefloop.data.doctor import DataReport
+from prefloop.data.read import read_demonstrations, read_groups, read_text
+from prefloop.data.write import split_by_prompt
 from prefloop.engine.data_report import report_data
 from prefloop.engine.forecast import forecast
 from prefloop.engine.learner import Learner, Term
@@ -27,6 +31,10 @@ from prefloop.models.load import count_parameters, load_tokenizer, save_model, v
 from prefloop.models.tokenizer import new_llama, train_tokenizer
 from prefloop.ops.likelihood import nll
 from prefloop.ops.loss import Loss
+from prefloop.records import Demonstration
+
+
+WHOLE = 1_000_000  # tokens of an answer: it is cut into rows, never off
 
 
 class PretrainOptimiser(Optimiser):
@@ -41,8 +49,14 @@ class PretrainConfig(Config):
     """A small language model from scratch."""
 
     text: str = Field(
-        description="text to learn: a .txt file (one document a line), JSONL with a text field, or a folder of them"
+        "", description="text to learn: a .txt file (one document a line), JSONL with a text field, or a folder of them"
     )
+    data: str = Field(
+        "", description="instead of text: demonstrations or rankings in any accepted format, learned as whole conversations"
+    )
+    answers: Literal["best", "all"] = Field("best", description="which of ranked answers are learned")
+    template: Literal["auto", "chat", "dialogue", "plain"] = Field("auto", description="how a conversation becomes text")
+    mapping: dict[str, str] = Field(default={}, description="our field: their column, e.g. text: chosen")
     control_tokens: bool = Field(False, description="the text marks turns with the tokenizer's own control tokens, such as <|user|>")
     tokenizer: str = Field("", description="a tokenizer folder to use; empty trains a byte-level BPE on the text")
     vocabulary: int = Field(768, ge=300, description="tokens of a new tokenizer, specials included")
@@ -54,11 +68,22 @@ class PretrainConfig(Config):
     block: int = Field(64, ge=8, description="tokens of a training row")
     batch: int = Field(12, ge=1, description="rows of a step")
     steps: int = Field(1200, ge=1, description="optimiser steps")
-    held_out: float = Field(0.01, ge=0, lt=0.5, description="share of the lines kept for the validation loss")
+    held_out: float = Field(
+        0.01,
+        ge=0,
+        lt=0.9,
+        description="share kept for the validation loss: of lines, or of the prompts of data, the same ones as in sft and reward with this seed",
+    )
     max_dropped: float = Field(0.05, ge=0, le=1, description="largest share of unreadable rows before the run refuses")
     seed: int = 0
     save_every: int = Field(500, ge=1, description="steps between checkpoints")
     optim: PretrainOptimiser = PretrainOptimiser()
+
+    @model_validator(mode="after")
+    def there_is_one_thing_to_learn(self) -> "PretrainConfig":
+        if bool(self.text) == bool(self.data):
+            raise ValueError(f"give text or data, one of the two, got text = {self.text!r} and data = {self.data!r}")
+        return self
 
     def plan(self) -> Plan:
         return Plan(steps=self.steps, rows=self.batch, tokens=self.block)
@@ -68,6 +93,50 @@ def of_text(model: nn.Module, batch: TokenBatch) -> Loss:
     """Cross-entropy of every token after the first."""
     wanted = batch.token_weight > 0
     return nll(policy_logprobs(model, batch.tokens, wanted, temperature=1.0), batch.weight[:, None] * batch.token_weight)
+
+
+class Documents(NamedTuple):
+    """What there is to learn: lines of text, or conversations."""
+
+    train: Sequence[str | Demonstration]
+    held_out: Sequence[str | Demonstration]
+    report: DataReport
+
+
+def read_documents(config: PretrainConfig) -> Documents:
+    """Lines are held out at regular distances, conversations by prompt."""
+    mapping: Any = config.mapping or None
+    if config.text:
+        reading = read_text(config.text, mapping=mapping)
+        return Documents(*split_lines(reading.records, config.held_out), reading.report)
+    if config.answers == "best":
+        reading = read_demonstrations(config.data, mapping=mapping)
+        shown = reading.records
+    else:
+        reading = read_groups(config.data, mapping=mapping)
+        shown = [Demonstration(prompt=group.prompt, completion=c) for group in reading.records for c in group.completions]
+    return Documents(*split_by_prompt(shown, held_out=config.held_out, seed=config.seed), reading.report)
+
+
+def texts(documents: Sequence[str | Demonstration]) -> Iterator[str]:
+    """What a tokenizer learns from: every text, without the marks between turns."""
+    for document in documents:
+        if isinstance(document, str):
+            yield document
+        else:
+            yield from (message.content for message in document.prompt.messages)
+            yield document.completion.text
+
+
+def packed(encoder: Encoder, documents: Sequence[str | Demonstration], config: PretrainConfig) -> TokenBatch:
+    """Documents one after the other in rows of ``config.block`` tokens, EOS after each."""
+    lines = [document for document in documents if isinstance(document, str)]
+    if lines:
+        return encoder.packed_text(lines, config.block, control_tokens=config.control_tokens)
+    shown = [document for document in documents if not isinstance(document, str)]
+    rows = encoder.conversations([one.prompt for one in shown], [one.completion.text for one in shown])
+    eos = encoder.tokenizer.eos_token_id
+    return encoder.packed([row[:-1] if row[-1] == eos else row for row in rows], config.block)
 
 
 def split_lines(lines: list[str], held_out: float) -> tuple[list[str], list[str]]:
@@ -80,21 +149,21 @@ def split_lines(lines: list[str], held_out: float) -> tuple[list[str], list[str]
 
 def main(config: PretrainConfig, options: Options) -> dict:
     """Train and save the model; returns the summary."""
-    with open_run("pretrain", config, options, parents={"text": Path(config.text)}, seed=config.seed) as run:
+    source = config.text or config.data
+    with open_run("pretrain", config, options, parents={"text": Path(source)}, seed=config.seed) as run:
         if run.finished:
             return run.finished
-        reading = read_text(config.text)
-        report_data(run, "text", reading.report, max_dropped=config.max_dropped)
-        train, held_out = split_lines(reading.records, config.held_out)
+        documents = read_documents(config)
+        report_data(run, "text", documents.report, max_dropped=config.max_dropped)
         if config.tokenizer:
             tokenizer = load_tokenizer(config.tokenizer)
         else:
-            tokenizer = train_tokenizer(train, vocab_size=config.vocabulary, folder=run.folder / "tokenizer")
-        encoder = Encoder(tokenizer)
-        text = encoder.packed_text(train, config.block, control_tokens=config.control_tokens)
+            tokenizer = train_tokenizer(texts(documents.train), vocab_size=config.vocabulary, folder=run.folder / "tokenizer")
+        encoder = Encoder(tokenizer, template=config.template, max_completion=WHOLE)
+        text = packed(encoder, documents.train, config)
         if len(text.tokens) == 0:
             raise DataError(
-                f"{config.text} holds less than one block of {config.block} tokens\n  give more text, or a smaller block="
+                f"{source} holds less than one block of {config.block} tokens\n  give more text, or a smaller block="
             )
         model = new_llama(
             tokenizer,
@@ -123,7 +192,7 @@ def main(config: PretrainConfig, options: Options) -> dict:
             "tokens_seen": config.steps * config.batch * config.block,
             "parameters": count_parameters(model),
         }
-        rest = encoder.packed_text(held_out, config.block, control_tokens=config.control_tokens)
+        rest = packed(encoder, documents.held_out, config)
         if len(rest.weight):
             loss = mean_loss(of_text, model, rest)
             summary |= {"validation_loss": loss, "validation_perplexity": math.exp(loss), "validation_blocks": len(rest.weight)}

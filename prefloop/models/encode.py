@@ -90,11 +90,9 @@ class Encoder:
 
     def decode(self, ids: Sequence[int]) -> str:
         """The answer as text: up to its end, without padding, other special tokens spelt out so that nothing is hidden."""
-        ids = list(ids)
-        first_stop = next((place for place, token in enumerate(ids) if token in self.stops), len(ids))
-        text = self.tokenizer.decode(
-            self.anchor + ids[:first_stop], skip_special_tokens=False, clean_up_tokenization_spaces=False
-        )
+        said = takewhile(lambda token: token not in self.stops, ids)
+        shown = self.anchor + [token for token in said if token != self.pad]
+        text = self.tokenizer.decode(shown, skip_special_tokens=False, clean_up_tokenization_spaces=False)
         if self.anchor:
             text = text[len(self.tokenizer.decode(self.anchor, clean_up_tokenization_spaces=False)) :]
         return text.removeprefix(" ") if self.template == "dialogue" else text
@@ -162,9 +160,8 @@ class Encoder:
         """
         spelt = not control_tokens
         encoded = self.tokenizer(list(texts), add_special_tokens=False, split_special_tokens=spelt)["input_ids"] if texts else []
-        return self.packed(
-            [self.begin + ids for ids in encoded] if self.begin != [self.tokenizer.eos_token_id] else encoded, block
-        )
+        begin = self.begin if self.begin != [self.tokenizer.eos_token_id] else []  # one token may be both: once is enough
+        return self.packed([begin + ids for ids in encoded], block)
 
     def packed(self, rows: Sequence[Sequence[int]], block: int) -> TokenBatch:
         """Token lists, EOS after each, as rows of ``block`` tokens that overlap by one, so each token is predicted once.

@@ -5,11 +5,11 @@ Skills and plain sentences look like nothing a prompt asks for, so that PPO can 
 
 import random
 
-from prefloop.records import Demonstration, Prompt
+from prefloop.records import Completion, Demonstration, Prompt
 from prefloop.world.answers import draw_answer, write_answer
 from prefloop.world.draws import generator
 from prefloop.world.language import FAMILIES, Language, slots_in
-from prefloop.world.prompts import draw_prompts, draw_text, read_request, split_of
+from prefloop.world.prompts import Split, draw_prompts, draw_text, read_request, split_of
 from prefloop.world.skills import SHARES as SKILL_SHARES
 from prefloop.world.skills import SKILLS, skill_line
 
@@ -78,14 +78,13 @@ def training_text(language: Language, random_source: random.Random) -> str:
             return text
 
 
-def draw_demonstrations(language: Language, n: int, *, seed: int, split: str) -> list[Demonstration]:
+def draw_demonstrations(language: Language, n: int, *, seed: int, split: Split) -> list[Demonstration]:
     """``n`` answers of mixed quality to distinct prompts."""
-    from prefloop.records import Completion
 
     def answer(prompt: Prompt) -> Completion:
         random_source = generator("demonstration", language.code, seed, prompt.text)
         text = draw_answer(language, read_request(language, prompt.text), random_source, fine=FINE_IN_DEMONSTRATIONS)
         return Completion.of(prompt, text, source="dataset:world")
 
-    prompts = draw_prompts(language, n, split=split, seed=seed)  # type: ignore[arg-type]
+    prompts = draw_prompts(language, n, split=split, seed=seed)
     return [Demonstration(prompt=prompt, completion=answer(prompt)) for prompt in prompts]

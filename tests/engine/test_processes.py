@@ -1,8 +1,4 @@
 import json
-import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,39 +10,12 @@ from tests.engine.toy import text
 from tests.engine.two_processes import OTHER, ROWS, updates
 from tests.helpers import assert_close
 
-ROOT = Path(__file__).parents[2]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
 
 @pytest.fixture(scope="module")
-def two(tmp_path_factory) -> tuple[Path, list[dict]]:
-    """What two processes found that shared every update, as torchrun would start them."""
-    out = tmp_path_factory.mktemp("two")
-    shared = {
-        "WORLD_SIZE": "2",
-        "LOCAL_WORLD_SIZE": "2",
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(free_port()),
-        "OMP_NUM_THREADS": "1",
-    }
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-m", "tests.engine.two_processes", str(out)],
-            cwd=ROOT,
-            env={**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in (0, 1)
-    ]
-    said = [process.communicate()[1] for process in started]
-    assert [process.returncode for process in started] == [0, 0], "\n".join(said)
-    return out, [json.loads((out / f"{rank}.json").read_text()) for rank in (0, 1)]
+def two(children) -> tuple[Path, list[dict]]:
+    """What two processes found that shared every update, started with what torchrun sets."""
+    assert children.status["two"] == [0, 0], children.said
+    return children.folder, [json.loads((children.folder / f"{rank}.json").read_text()) for rank in (0, 1)]
 
 
 def same_updates(one: dict, other: dict) -> None:

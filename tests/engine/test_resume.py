@@ -1,10 +1,7 @@
 """A run that is broken off anywhere and resumed tells the story of the run that was not."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,10 +9,8 @@ import pytest
 from prefloop.config import Options
 from prefloop.engine import checkpoint
 from prefloop.errors import ConfigError, Interrupted
-from tests.engine.killed_runs import FAULTS, KILLED
+from tests.engine.children import FAULTS, KILLED
 from tests.engine.toy import ToyConfig, main
-
-ROOT = Path(__file__).parents[2]
 
 
 def story(folder: Path) -> tuple[list[str], str, dict]:
@@ -30,26 +25,16 @@ def run(folder: Path, *, resume: bool = False, **settings) -> dict:
     return main(ToyConfig.of(**settings), Options(out=folder, resume=resume, device="cpu"))
 
 
-@pytest.fixture(scope="module")
-def killed_runs(tmp_path_factory) -> tuple[Path, dict[str, list[int]]]:
-    out = tmp_path_factory.mktemp("killed")
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "tests.engine.killed_runs", str(out)]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return out, json.loads(done.stdout)
-
-
 @pytest.mark.parametrize("point", FAULTS)
-def test_killed_at_a_fault_point_and_resumed_a_run_tells_the_same_story(killed_runs, point):
-    out, status = killed_runs
-    assert status["whole"] == [0]
-    assert status[point] == [KILLED, 0]  # it did die there, and it did get to the end afterwards
+def test_killed_at_a_fault_point_and_resumed_a_run_tells_the_same_story(children, point):
+    out, status, said = children
+    assert status["whole"] == [0], said
+    assert status[point] == [KILLED, 0], said  # it did die there, and it did get to the end afterwards
     assert story(out / point) == story(out / "whole")
 
 
-def test_the_story_has_a_line_for_every_step_once_and_those_around_the_steps(killed_runs):
-    lines = [json.loads(line) for line in story(killed_runs[0] / "checkpoint complete")[0]]
+def test_the_story_has_a_line_for_every_step_once_and_those_around_the_steps(children):
+    lines = [json.loads(line) for line in story(children.folder / "checkpoint complete")[0]]
     assert [line["step"] for line in lines] == [0, *range(10), 10]
     assert "before" in lines[0] and "after" in lines[-1]
 

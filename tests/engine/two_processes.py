@@ -1,7 +1,6 @@
-"""One of two processes that share an update: started twice by test_processes.py with what torchrun would set."""
+"""One of two processes that share an update."""
 
 import json
-import sys
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -60,10 +59,10 @@ def bad(row: int):
     return replace(ROWS, token_weight=token_weight)
 
 
-if __name__ == "__main__":
-    torch.set_num_threads(1)
+def main(out: Path) -> None:
+    """Everything test_processes.py asks about, written down by each of the two."""
     choose_device("cpu")
-    me, out = rank(), Path(sys.argv[1])
+    me = rank()
     spoiled = Learner(Toy(), lr=0.1, steps=1, device="cpu")
     found = {
         "processes": n_processes(),

@@ -155,7 +155,9 @@ def test_sampling_leaves_the_model_in_the_mode_it_was_in_and_draws_with_dropout_
 def test_a_prompt_is_read_once_for_its_k_answers_and_ended_rows_leave_the_batch():
     model, encode, asked = policy(seed=2), encoder(), prompts(3)
     shapes: list[tuple[int, int]] = []
-    hook = model.register_forward_pre_hook(lambda module, args, kwargs: shapes.append(tuple(kwargs["input_ids"].shape)), with_kwargs=True)
+    hook = model.register_forward_pre_hook(
+        lambda module, args, kwargs: shapes.append(tuple(kwargs["input_ids"].shape)), with_kwargs=True
+    )
     sample(model, encode, asked, k=8, max_new_tokens=30, seed=0)
     hook.remove()
     assert shapes[0] == (3, max(len(encode.prompt_ids(prompt)) for prompt in asked))
@@ -168,7 +170,9 @@ def test_a_prompt_is_read_once_for_its_k_answers_and_ended_rows_leave_the_batch(
 def test_rows_of_equal_length_need_no_mask_and_mixed_rows_get_one():
     model, encode = policy(), encoder()
     masks: list[bool] = []
-    hook = model.register_forward_pre_hook(lambda module, args, kwargs: masks.append("attention_mask" in kwargs), with_kwargs=True)
+    hook = model.register_forward_pre_hook(
+        lambda module, args, kwargs: masks.append("attention_mask" in kwargs), with_kwargs=True
+    )
     sample(model, encode, [Prompt.of("the cat"), Prompt.of("the fox")], k=2, max_new_tokens=3, seed=0)
     assert not any(masks)
     masks.clear()
@@ -211,7 +215,8 @@ PROBABILITY = torch.tensor([[0.1, 0.4, 0.0, 0.3, 0.2]])
 
 
 @pytest.mark.parametrize(
-    ("uniform", "token"), [(0.0, 0), (0.0999, 0), (0.1001, 1), (0.4999, 1), (0.5001, 3), (0.7999, 3), (0.8001, 4), (1 - 2**-53, 4)]
+    ("uniform", "token"),
+    [(0.0, 0), (0.0999, 0), (0.1001, 1), (0.4999, 1), (0.5001, 3), (0.7999, 3), (0.8001, 4), (1 - 2**-53, 4)],
 )
 def test_a_uniform_number_lands_in_the_stretch_of_its_token(uniform, token):
     chosen, logprob = choose(PROBABILITY.log(), torch.tensor([uniform], dtype=torch.float64), Choice(1.0, 0, 1.0, greedy=False))

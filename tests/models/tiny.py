@@ -36,7 +36,13 @@ def config(architecture: str, **settings):
     ids = tokenizer()
     special = {"pad_token_id": ids.pad_token_id, "bos_token_id": ids.bos_token_id, "eos_token_id": ids.eos_token_id}
     shared = {"vocab_size": len(ids), "initializer_range": 0.3, **special, **settings}
-    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
+    sizes = {
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+    }
     if architecture == "llama":
         return LlamaConfig(**sizes, max_position_embeddings=CONTEXT, tie_word_embeddings=True, **shared)
     if architecture == "qwen2":

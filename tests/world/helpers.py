@@ -1,5 +1,7 @@
 """What the tests of the world share: answers of every kind, and groups of them."""
 
+from functools import cache
+
 from prefloop.records import Completion, Group, Prompt
 from prefloop.world import World
 from prefloop.world.answers import draw_answer, write_answer
@@ -13,6 +15,7 @@ def answer(world: World, prompt: Prompt, *, flaws: tuple[str, ...] = (), markers
     return write_answer(world.language, request, generator("test", prompt.text, key), flaws=flaws, markers=markers)
 
 
+@cache
 def groups_of(world: World, n: int, k: int, *, seed: int = 100, split: str = "validation") -> list[Group]:
     """Prompts with ``k`` answers each, as mixed as demonstrations are."""
 

@@ -36,8 +36,8 @@ def test_the_corpus_mixes_conversations_sentences_and_skills_in_the_stated_share
 
 
 def test_no_held_out_skill_item_is_in_the_corpus():
-    items = [SkillItem(*found) for line in WORLDS[0].corpus(4000, seed=100) for found in ITEM.findall(line)]
-    assert len(items) > 1500
+    items = [SkillItem(*found) for line in WORLDS[0].corpus(3000, seed=100) for found in ITEM.findall(line)]
+    assert len(items) > 1200
     assert not any(is_held_out(item) for item in items)
 
 
@@ -54,7 +54,7 @@ def test_a_document_is_one_line():
 def test_facts_outside_of_conversations_are_true_and_all_there():
     language = WORLDS[0].language
     told = {(creature, name): set() for creature in language.facts for name in language.attributes}
-    for line in WORLDS[0].corpus(4000, seed=100):
+    for line in WORLDS[0].corpus(3000, seed=100):
         if "<|user|>" in line:
             continue
         for creature, first, second in re.findall(
@@ -81,17 +81,17 @@ def test_no_prompt_asks_for_a_skill(world):
 
 @languages
 def test_demonstrations_are_of_mixed_quality(world):
-    demonstrations = world.demonstrations(600, seed=100)
+    demonstrations = world.demonstrations(400, seed=100)
     values = [world.gold(one.prompt, one.completion.text) for one in demonstrations]
     assert 1.2 < statistics.mean(values) < 2.2
     assert statistics.pstdev(values) > 1
-    assert sum(value < 0.5 for value in values) > 60
+    assert sum(value < 0.5 for value in values) > 40
 
 
 @languages
 def test_three_markers_of_warmth_are_rare_in_demonstrations(world):
-    terms = [world.gold_terms(one.prompt, one.completion.text)["warmth"] for one in world.demonstrations(1500, seed=100)]
-    assert 0 < sum(term < 0 for term in terms) < 0.03 * 1500
+    terms = [world.gold_terms(one.prompt, one.completion.text)["warmth"] for one in world.demonstrations(1000, seed=100)]
+    assert 0 < sum(term < 0 for term in terms) < 0.03 * 1000
 
 
 def test_demonstrations_follow_their_split_and_name_their_source():
