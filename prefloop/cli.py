@@ -153,6 +153,20 @@ def score(
 
 
 @app.command()
+def rank(
+    settings: Settings = None, out: Out = None, device: Device = "auto", dry_run: DryRun = False, debug: Debug = False
+) -> None:
+    """Rank completions as simulated people would whose taste is a scorer."""
+    run_command("rank", settings, out, False, device, dry_run, debug)
+
+
+@app.command()
+def prompts(settings: Settings = None, out: Out = None, dry_run: DryRun = False, debug: Debug = False) -> None:
+    """Prompts from any text, to practise on and to judge by."""
+    run_command("prompts", settings, out, False, "cpu", dry_run, debug)
+
+
+@app.command()
 def evaluate(
     settings: Settings = None, out: Out = None, device: Device = "auto", dry_run: DryRun = False, debug: Debug = False
 ) -> None:

@@ -1,6 +1,7 @@
 """From a study to its table, its summary and its page; the demo is the study that comes with prefloop."""
 
 import json
+import math
 import platform
 import time
 from pathlib import Path
@@ -34,11 +35,15 @@ def run_and_report(study: StudyConfig, out: Path, *, device: str, dry_run: bool 
     seconds = time.perf_counter() - start
     print_stages(console, done)
     if not any(stage.stage.command == "evaluate" for stage in done):
+        judged = judged_rewards(done)
+        write_json(out / SUMMARY, {"study": study.name, "seeds": study.seeds, "seconds": seconds, "rewards": judged})
+        print_rewards(console, judged, study)
         console.print(f"{len(done)} stages in {out}, {minutes(seconds)}")
         return
     summary = summarised(study, done, seconds)
     write_json(out / SUMMARY, summary)
     print_table(console, summary)
+    print_fluency(console, summary)
     from prefloop.report.pages import write_study
     from prefloop.study_report import study_data
 
@@ -65,6 +70,7 @@ def summarised(study: StudyConfig, done: list[Done], seconds: float) -> dict[str
                 "length": float(np.mean([r["length"] for r in mine])),
                 "proxy": mean_of([r["proxy"] for r in mine]),
                 "skill": {skill: float(np.mean([r["skill"][skill] for r in mine])) for skill in row["skill"]},
+                **({"fluency": fluency_of(name, mine, per_prompt)} if row.get("fluency") else {}),
             }
         )
     paired = []
@@ -82,6 +88,30 @@ def summarised(study: StudyConfig, done: list[Done], seconds: float) -> dict[str
         "paired": paired,
         "reward_model": reward_model(done),
     }
+
+
+def fluency_of(name: str, rows: list[dict[str, Any]], per_prompt: list[dict[str, Any]]) -> dict[str, Any]:
+    """Figures of each prompt with intervals; those of all answers together as means over seeds."""
+    from prefloop.stats.intervals import hierarchical_mean
+
+    told = {}
+    for figure in rows[0]["fluency"]:
+        if f"fluency/{figure}" in per_prompt[0][name]:
+            told[figure] = with_n(hierarchical_mean([p[name][f"fluency/{figure}"] for p in per_prompt]).as_dict())
+        else:
+            told[figure] = {"mean": float(np.mean([row["fluency"][figure] for row in rows]))}
+    return told
+
+
+def judged_rewards(done: list[Done]) -> dict[str, Any]:
+    """The reward models of a study that compares no policies."""
+    from prefloop.evaluate.rewards import read_per_prompt, side_by_side
+
+    runs: dict[str, list[Any]] = {}
+    for stage in done:
+        if stage.stage.command == "reward" and (per_prompt := read_per_prompt(stage.stage.folder)):
+            runs.setdefault(stage.stage.label, []).append(per_prompt)
+    return side_by_side(runs)
 
 
 def mean_of(values: list[float | None]) -> float | None:
@@ -135,18 +165,53 @@ def print_table(console: Console, summary: dict[str, Any]) -> None:
             *(f"{row['skill'][skill]:.2f}" for skill in skills),
         )
     console.print(table)
-    for pair in summary["paired"]:
-        is_separated = pair["low"] > 0 or pair["high"] < 0
-        console.print(
-            f"  {pair['metric']:15} {pair['a']} - {pair['b']}: {pair['mean']:+.3f} [{pair['low']:+.3f}, {pair['high']:+.3f}]"
-            f" {'' if is_separated else ' not separated'}"
-        )
+    print_pairs(console, summary["paired"])
     if reward := summary["reward_model"]:
         accuracy = reward["pair_accuracy"]
         console.print(
             f"  reward model: {accuracy['mean']:.3f} [{accuracy['low']:.3f}, {accuracy['high']:.3f}] of {accuracy['n']} held-out pairs;"
             f" the labels allow {reward['bayes_ceiling']:.3f}"
         )
+
+
+def print_fluency(console: Console, summary: dict[str, Any]) -> None:
+    rows = [row for row in summary["rows"] if row.get("fluency")]
+    if not rows:
+        return
+    figures = list(rows[0]["fluency"])
+    table = Table(title="how the answers read", title_justify="left")
+    for heading in ("policy", *figures):
+        table.add_column(heading.replace("_", " "), justify="left" if heading == "policy" else "right", no_wrap=True)
+    for row in rows:
+        table.add_row(row["name"], *(with_interval(row["fluency"][figure], 3) for figure in figures))
+    console.print(table)
+
+
+def print_rewards(console: Console, judged: dict[str, Any], study: StudyConfig) -> None:
+    if not judged["rows"]:
+        return
+    table = Table(title=f"{study.name}, seeds {study.seeds}: held-out rankings, 95% intervals", title_justify="left")
+    for heading in ("reward model", "accuracy", "log-loss", "prefers the longer", "prefers the shorter", "prompts"):
+        table.add_column(heading, justify="left" if heading == "reward model" else "right", no_wrap=True)
+    for row in judged["rows"]:
+        figures = [with_interval(row[name], 3) for name in ("accuracy", "loss", "prefers_longer", "prefers_shorter")]
+        table.add_row(row["name"], *figures, f"{row['accuracy']['n_prompts']}×{row['accuracy']['n_seeds']}")
+    console.print(table)
+    print_pairs(console, judged["paired"])
+
+
+def with_interval(figure: dict[str, Any], digits: int) -> str:
+    if figure.get("low") is None:
+        return f"{figure['mean']:.{digits}f}"
+    return f"{figure['mean']:.{digits}f} [{figure['low']:.{digits}f}, {figure['high']:.{digits}f}]"
+
+
+def print_pairs(console: Console, pairs: list[dict[str, Any]]) -> None:
+    """Differences with their intervals; one that may be 0 is called not separated."""
+    for pair in pairs:
+        low, high = (-math.inf if pair["low"] is None else pair["low"]), (math.inf if pair["high"] is None else pair["high"])
+        verdict = "" if low > 0 or high < 0 else "  not separated"
+        console.print(f"  {pair['metric']:15} {pair['a']} - {pair['b']}: {pair['mean']:+.3f} [{low:+.3f}, {high:+.3f}]{verdict}")
 
 
 def minutes(seconds: float) -> str:

@@ -38,6 +38,8 @@ COMMANDS: dict[
     "reward": "prefloop.methods.reward:RewardConfig",
     "ppo": "prefloop.methods.ppo:PPOConfig",
     "sample": "prefloop.methods.sample:SampleConfig",
+    "prompts": "prefloop.data.prompts:PromptsConfig",
+    "rank": "prefloop.evaluate.rank:RankConfig",
     "score": "prefloop.evaluate.score:ScoreConfig",
     "select": "prefloop.evaluate.select:SelectConfig",
     "evaluate": "prefloop.evaluate.policies:PoliciesConfig",

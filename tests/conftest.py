@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 ROOT = Path(__file__).parent.parent
@@ -52,6 +53,18 @@ def data() -> Path:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--long", action="store_true", help="also run the long studies and the chaos runs")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Property tests: the same examples every time, new ones in the long runs; a busy machine is not a failure."""
+    hypothesis.settings.register_profile(
+        "prefloop",
+        deadline=None,
+        derandomize=not config.getoption("--long"),
+        database=None,
+        suppress_health_check=[hypothesis.HealthCheck.too_slow],
+    )
+    hypothesis.settings.load_profile("prefloop")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -150,8 +150,10 @@ def type_name(annotation: Any) -> str:
     if get_origin(annotation) is dict:
         key, value = get_args(annotation)
         return f"dict of {type_name(key)} to {type_name(value)}"
-    if get_origin(annotation) in (list, tuple):
-        return f"list of {', '.join(type_name(part) for part in get_args(annotation) if part is not ...)}"
+    if get_origin(annotation) is list:
+        return f"list of {type_name(get_args(annotation)[0])}"
+    if get_origin(annotation) is tuple:
+        return " and ".join(type_name(part) for part in get_args(annotation) if part is not ...)
     return " or ".join(type_name(part) for part in get_args(annotation)) or str(annotation)
 
 

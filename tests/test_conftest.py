@@ -3,6 +3,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from tests.conftest import folder_of, n_threads
@@ -72,6 +73,10 @@ def test_torch_takes_the_threads_that_were_set():
 def test_the_tests_ask_no_hub_and_keep_nothing_in_the_cache_of_a_person():
     assert os.environ["HF_HUB_OFFLINE"] == "1"
     assert Path.home() not in Path(os.environ["HF_HOME"]).parents
+
+
+def test_a_property_is_not_refuted_by_a_busy_machine():
+    assert hypothesis.settings().deadline is None
 
 
 def test_time_is_told_per_folder_of_tests():

@@ -22,6 +22,7 @@ from prefloop.engine.data_report import report_data
 from prefloop.engine.forecast import forecast
 from prefloop.engine.plan import Plan
 from prefloop.engine.run import Run, open_run
+from prefloop.evaluate.fluency import distinct, fluency
 from prefloop.evaluate.skills import skill_hits
 from prefloop.models.batch import Samples
 from prefloop.models.encode import Encoder
@@ -62,6 +63,7 @@ class PoliciesConfig(Config):
     reward: str = Field("", description="the learned score, shown beside it and used by best-of-n")
     proxies: dict[str, str] = Field(default={}, description="policies that were trained on another learned score")
     best_of: BestOf | None = None
+    fluency: bool = Field(False, description="also how answers read: their surprise to the baseline, and repetition")
     skills: list[str] = Field(default=[], description="world skills to test, by name")
     skill_items: int = Field(100, ge=1, description="items of each skill")
     language: str = Field("en", description="language of the world the skills come from")
@@ -116,6 +118,8 @@ def main(config: PoliciesConfig, options: Options) -> dict:
                     load_scorer(spec, device=run.device, template=config.template)(samples.prompts, samples.completions),
                     len(prompts),
                 )
+            if config.fluency:
+                per_prompt[name] |= named(fluency(baseline, samples, len(prompts)))
             for skill in config.skills:
                 per_prompt[name][f"skill/{skill}"] = skill_hits(
                     model, encoder, skill, n=config.skill_items, language=config.language
@@ -128,10 +132,14 @@ def main(config: PoliciesConfig, options: Options) -> dict:
                     "kl": [float(best_of_n_kl(config.best_of.n))] * asked,
                     **{figure: values for figure, values in per_prompt[name].items() if figure.startswith("skill/")},
                 }
+                if config.fluency:
+                    per_prompt[config.best_of.name] |= named(fluency(baseline, chosen, asked))
         wins(per_prompt, answers, gold, config)
         run.write_json("per_prompt.json", per_prompt)
         run.write_json("samples.json", read_aloud(prompts, answers, gold, config))
         rows = [row(name, per_prompt[name]) for name in ordered(config)]
+        if config.fluency:
+            rows = [told | {"fluency": told["fluency"] | variety(answers[told["name"]])} for told in rows]
         paired = [pair for a, b in comparisons(config) for pair in differences(a, b, per_prompt)]
         return run.finish(
             {"rows": rows, "paired": paired, "best_of_n": bon, "proxy_trust": proxy_trust, "prompts": len(prompts), "k": config.k}
@@ -145,6 +153,16 @@ def drawn(model: nn.Module, encoder: Encoder, prompts: list[Prompt], config: Pol
 def means(values, n_prompts: int) -> list[float]:
     """One mean per prompt from values of adjacent rows."""
     return np.asarray(values, dtype=float).reshape(n_prompts, -1).mean(1).tolist()
+
+
+def named(figures: dict[str, list[float]]) -> dict[str, list[float]]:
+    return {f"fluency/{name}": values for name, values in figures.items()}
+
+
+def variety(samples: Samples) -> dict[str, float]:
+    """Distinct words and pairs of words of all answers together: low where every prompt gets the same answer."""
+    texts = [completion.text for completion in samples.completions]
+    return {f"distinct_{n}_of_all": distinct(texts, n) for n in (1, 2)}
 
 
 def figures(samples: Samples, n_prompts: int, gold: Scorer) -> dict[str, list[float]]:
@@ -239,6 +257,11 @@ def row(name: str, values: dict[str, list[float]]) -> dict:
         "finished": float(np.mean(values["finished"])),
         "proxy": float(np.mean(values["proxy"])) if "proxy" in values else None,
         "skill": skills,
+        "fluency": {
+            figure.removeprefix("fluency/"): mean_interval(by_prompt).as_dict()
+            for figure, by_prompt in values.items()
+            if figure.startswith("fluency/")
+        },
     }
 
 
@@ -257,8 +280,9 @@ def comparisons(config: PoliciesConfig) -> list[tuple[str, str]]:
 
 
 def differences(a: str, b: str, per_prompt: PerPrompt) -> list[dict]:
-    """Paired differences a - b of gold and of every skill."""
-    shared = [figure for figure in per_prompt[a] if figure in per_prompt[b] and (figure == "gold" or figure.startswith("skill/"))]
+    """Paired differences a - b of gold, of every skill and of how answers read."""
+    compared = [figure for figure in per_prompt[a] if figure == "gold" or figure.startswith(("skill/", "fluency/"))]
+    shared = [figure for figure in compared if figure in per_prompt[b]]
     rows = []
     for figure in shared:
         x, y = np.asarray(per_prompt[a][figure]), np.asarray(per_prompt[b][figure])

@@ -161,7 +161,8 @@ def of_both(shared: Critic, batch: RolloutBatch, *, config: PPOConfig) -> Loss:
     logprobs, values = shared.logprobs_and_values(batch.tokens, batch.is_response, temperature=config.temperature)
     policy = policy_loss(logprobs, batch.old_logprobs, batch.advantages, weight, clip=config.clip)
     value = value_loss(values, batch.old_values, batch.returns, weight, clip=config.value_clip)
-    return Loss(policy.value + config.value_weight * value.value, {**value.metrics, **policy.metrics})
+    of_value = {f"critic/{name}": figure for name, figure in value.metrics.items()}
+    return Loss(policy.value + config.value_weight * value.value, {**policy.metrics, **of_value})
 
 
 def of_text(model: nn.Module, batch: TokenBatch) -> Loss:
@@ -409,7 +410,7 @@ def averaged(updates: list[dict[str, float]]) -> dict[str, float]:
         "clipfrac": "policy/clipfrac_avg",
         "ratio": "val/ratio",
     }
-    known |= {"critic/loss": "loss/value_avg", "value_loss": "loss/value_avg", "critic/clipfrac": "val/clipfrac_avg"}
+    known |= {"critic/loss": "loss/value_avg", "critic/clipfrac": "val/clipfrac_avg"}
     means = {name: float(np.mean([u[name] for u in updates if name in u])) for name in names}
     if means.get("grad_norm/0"):
         means["grad_norm/ptx_over_ppo"] = means["grad_norm/1"] / means["grad_norm/0"]

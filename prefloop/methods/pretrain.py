@@ -33,7 +33,6 @@ from prefloop.ops.likelihood import nll
 from prefloop.ops.loss import Loss
 from prefloop.records import Demonstration
 
-
 WHOLE = 1_000_000  # tokens of an answer: it is cut into rows, never off
 
 
@@ -57,7 +56,9 @@ class PretrainConfig(Config):
     answers: Literal["best", "all"] = Field("best", description="which of ranked answers are learned")
     template: Literal["auto", "chat", "dialogue", "plain"] = Field("auto", description="how a conversation becomes text")
     mapping: dict[str, str] = Field(default={}, description="our field: their column, e.g. text: chosen")
-    control_tokens: bool = Field(False, description="the text marks turns with the tokenizer's own control tokens, such as <|user|>")
+    control_tokens: bool = Field(
+        False, description="the text marks turns with the tokenizer's own control tokens, such as <|user|>"
+    )
     tokenizer: str = Field("", description="a tokenizer folder to use; empty trains a byte-level BPE on the text")
     vocabulary: int = Field(768, ge=300, description="tokens of a new tokenizer, specials included")
     width: int = Field(128, ge=8, description="hidden size")
@@ -162,9 +163,7 @@ def main(config: PretrainConfig, options: Options) -> dict:
         encoder = Encoder(tokenizer, template=config.template, max_completion=WHOLE)
         text = packed(encoder, documents.train, config)
         if len(text.tokens) == 0:
-            raise DataError(
-                f"{source} holds less than one block of {config.block} tokens\n  give more text, or a smaller block="
-            )
+            raise DataError(f"{source} holds less than one block of {config.block} tokens\n  give more text, or a smaller block=")
         model = new_llama(
             tokenizer,
             width=config.width,

@@ -41,7 +41,7 @@ from prefloop.models.scorer import reward_scorer
 from prefloop.ops.loss import Loss
 from prefloop.ops.ranking import n_pairs, ranking_loss, ranking_loss_with_label_noise
 from prefloop.records import Group
-from prefloop.stats.pair_accuracy import accuracy_by_gap, calibration, length_baselines, pair_accuracy
+from prefloop.stats.pair_accuracy import accuracy_by_gap, by_prompt, calibration, length_baselines, pair_accuracy
 
 
 class RewardConfig(Config):
@@ -135,7 +135,9 @@ def main(config: RewardConfig, options: Options) -> dict:
             summary["held_out_loss"] = float(
                 np.mean([mean_loss(of_rankings, m, only_informative(judged, config.data)) for m in models])
             )
-            summary |= trust(models, encoder, held_out)
+            scored = scores_of(models, encoder, held_out)
+            summary |= trust(held_out, scored)
+            run.write_json("per_prompt.json", by_prompt(held_out, scored))
         folders = [run.model_folder] if config.members == 1 else [run.folder / f"model-{m}" for m in range(config.members)]
         for model, folder in zip(models, folders, strict=True):
             save_model(model, tokenizer, folder, card={"method": "reward", **summary}, encoder=encoder)
@@ -180,17 +182,20 @@ def mean_score(models: Sequence[nn.Module], encoder: Encoder, demonstrations: st
     return mean
 
 
-def trust(models: Sequence[nn.Module], encoder: Encoder, held_out: list[Group]) -> dict:
+def scores_of(models: Sequence[nn.Module], encoder: Encoder, groups: list[Group]) -> list[list[float]]:
+    """The score of every completion of every group."""
+    prompts = [group.prompt for group in groups for _ in group.completions]
+    completions = [completion for group in groups for completion in group.completions]
+    score = iter(reward_scorer(models, encoder)(prompts, completions))
+    return [[next(score) for _ in group.completions] for group in groups]
+
+
+def trust(held_out: list[Group], scored: list[list[float]]) -> dict:
     """Accuracy on held-out pairs with intervals over prompts, beside the two length baselines, and calibration."""
-    scorer = reward_scorer(models, encoder)
-    prompts = [group.prompt for group in held_out for _ in group.completions]
-    completions = [completion for group in held_out for completion in group.completions]
-    score = dict(zip(((c.prompt_id, c.id) for c in completions), scorer(prompts, completions), strict=True))
-    scored = [[score[c.prompt_id, c.id] for c in group.completions] for group in held_out]
     return {
         "pair_accuracy": pair_accuracy(held_out, scored),
         "baselines": length_baselines(held_out),
         "calibration": calibration(held_out, scored),
         "accuracy_by_gap": accuracy_by_gap(held_out, scored),
-        "mean_score": float(np.mean(list(score.values()))),
+        "mean_score": float(np.mean([score for scores in scored for score in scores])),
     }

@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 
 from prefloop.errors import ConfigError, DataError, NotInstalled
 from prefloop.models.folder import UNREADABLE, first_line
@@ -33,6 +34,7 @@ def with_adapter(
         r=rank,
         lora_alpha=alpha,
         lora_dropout=0.0,
+        fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.modules()),  # GPT-2 keeps its weights transposed
         target_modules=targets if isinstance(targets, str) else list(targets),
         modules_to_save=["score"] if is_reward else None,
         task_type="SEQ_CLS" if is_reward else "CAUSAL_LM",
@@ -51,12 +53,18 @@ def with_adapter(
 def load_merged(folder: str | Path, load_base: Callable[[str], PreTrainedModel]) -> PreTrainedModel:
     """Base and adapter as one plain model."""
     adapted = read_adapter(folder, load_base(base_of(folder)))
-    merged = adapted.merge_and_unload()
+    merged = named(adapted.merge_and_unload(), folder)
     saved = json.loads(Path(folder, "config.json").read_text()) if Path(folder, "config.json").is_file() else {}
     for name, value in saved.items():
         if name.startswith("prefloop_"):
             setattr(merged.config, name, value)
     return merged
+
+
+def named(model: Any, source: str | Path) -> Any:
+    """The model knows where it came from: an adapter put on it notes this as its base, not the base's own base."""
+    model.name_or_path = model.config._name_or_path = str(source)
+    return model
 
 
 def read_adapter(folder: str | Path, base: PreTrainedModel) -> Any:
@@ -72,7 +80,7 @@ def read_adapter(folder: str | Path, base: PreTrainedModel) -> Any:
 
 def adapter_weights(model: nn.Module) -> dict[str, Tensor]:
     """What an adapter folder holds: the adapter's weights, and those of a head that learned with it."""
-    return import_peft().get_peft_model_state_dict(model)
+    return import_peft().get_peft_model_state_dict(model, save_embedding_layers=False)
 
 
 def adapter_file(folder: str | Path) -> dict[str, Tensor]:

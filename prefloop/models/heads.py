@@ -111,13 +111,18 @@ def sequence_rewards(model: nn.Module, tokens: Tensor, length: Tensor) -> Tensor
     return unwrapped(model).score(last).squeeze(-1)
 
 
-def scores(model: nn.Module, ranked: RankedBatch, *, max_rows: int = 0) -> Tensor:
-    """The score of every completion, 0 where there is none: P K. ``max_rows`` > 0 computes so many at a time."""
+SIDE_BY_SIDE = 32  # completions of like length computed together: less padding, and buffers that stay in the cache
+
+
+def scores(model: nn.Module, ranked: RankedBatch, *, max_rows: int = SIDE_BY_SIDE) -> Tensor:
+    """The score of every completion, 0 where there is none: P K. ``max_rows`` are computed at a time, shortest first."""
     rows = flat_rows(ranked)
-    parts = torch.arange(len(rows.length), device=rows.length.device).split(max_rows or max(1, len(rows.length)))
-    flat = [sequence_rewards(model, rows.tokens[part][:, : int(rows.length[part].max())], rows.length[part]) for part in parts]
-    reward = torch.cat(flat)
-    return reward.new_zeros(ranked.tier.shape).index_put(rows.place, reward)
+    order = rows.length.argsort(stable=True)
+    parts = order.split(max_rows)
+    reward = torch.cat(
+        [sequence_rewards(model, rows.tokens[part][:, : int(rows.length[part].max())], rows.length[part]) for part in parts]
+    )
+    return reward.new_zeros(ranked.tier.shape).index_put((rows.place[0][order], rows.place[1][order]), reward)
 
 
 # ------------------------------------------------------------------------------------------------ dropout

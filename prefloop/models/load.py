@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 import yaml
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import (
     AutoConfig,
@@ -27,7 +28,7 @@ from transformers import (
 )
 
 from prefloop.errors import ConfigError, DataError, RunError
-from prefloop.models.adapters import adapter_file, adapter_weights, base_of, is_adapted, load_merged, task_of
+from prefloop.models.adapters import adapter_file, adapter_weights, base_of, is_adapted, load_merged, named, task_of
 from prefloop.models.encode import Encoder
 from prefloop.models.folder import UNREADABLE, first_line, kind_of, quiet, read_config, where_from
 from prefloop.models.heads import all_logits, at_rest, hidden_states, unwrapped
@@ -90,7 +91,7 @@ def new_reward(policy: str | Path, *, seed: int, device: torch.device | str = "c
     head = torch.randn(1, width, generator=torch.Generator().manual_seed(seed)) / math.sqrt(width + 1)
     with torch.no_grad():
         model.score.weight.copy_(head)
-    return ready(model, device)
+    return ready(named(model, policy), device)
 
 
 def ready(model: Any, device: torch.device | str) -> PreTrainedModel:
@@ -184,7 +185,7 @@ def save_model(
         for path in [*partial.iterdir(), partial]:
             flush(path)
         replace_folder(partial, folder)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         shutil.rmtree(partial, ignore_errors=True)
         raise RunError(
             f"the model could not be written to {folder}\n  {error}\n  what was there before is untouched; make room, or choose another --out"
@@ -196,7 +197,8 @@ def write_folder(
     model: Any, tokenizer: PreTrainedTokenizerBase, folder: Path, card: dict[str, Any], encoder: Encoder | None
 ) -> None:
     quiet()
-    model.save_pretrained(str(folder))
+    adapter_only = {"save_embedding_layers": False} if is_adapted(model) else {}  # the vocabulary never grows
+    model.save_pretrained(str(folder), **adapter_only)
     tokenizer.save_pretrained(str(folder))
     config = unwrapped(model).config.to_dict() if is_adapted(model) else read_config(folder)
     if encoder is not None:

@@ -48,6 +48,25 @@ def length_baselines(groups: Sequence[Group]) -> dict[str, Figure]:
     return {"prefers_longer": pair_accuracy(groups, longer), "prefers_shorter": pair_accuracy(groups, shorter)}
 
 
+def by_prompt(groups: Sequence[Group], scores: Sequence[Sequence[float]]) -> dict[str, list]:
+    """Accuracy and log-loss of each prompt that has ordered pairs, and of the two length baselines: means over its pairs."""
+    longer = [[float(len(c.text)) for c in group.completions] for group in groups]
+    rows = []
+    for group, gap, by_length in zip(groups, signed_gaps(groups, scores), signed_gaps(groups, longer), strict=True):
+        if len(gap):
+            share = float(np.where(by_length == 0, 0.5, by_length > 0).mean())
+            rows.append(
+                {
+                    "prompt": group.prompt.id,
+                    "accuracy": float(np.where(gap == 0, 0.5, gap > 0).mean()),
+                    "loss": float(np.logaddexp(0.0, -gap).mean()),
+                    "prefers_longer": share,
+                    "prefers_shorter": 1 - share,
+                }
+            )
+    return {name: [row[name] for row in rows] for name in ("prompt", "accuracy", "loss", "prefers_longer", "prefers_shorter")}
+
+
 def calibration(groups: Sequence[Group], scores: Sequence[Sequence[float]], *, bins: int = 8) -> list[Figure]:
     """Predicted against observed share of agreement, in bins of the predicted probability of the scored favourite."""
     gaps = np.concatenate([np.zeros(0), *signed_gaps(groups, scores)])

@@ -14,7 +14,7 @@ from prefloop.world.skills import SHARES as SKILL_SHARES
 from prefloop.world.skills import SKILLS, skill_line
 
 SHARES = {"chat": 0.45, "sentences": 0.35, "skills": 0.2}  # of the lines
-FINE_IN_CORPUS = 0.5
+FINE_IN_CORPUS = 0.2
 FINE_IN_DEMONSTRATIONS = 0.55
 
 

@@ -1,0 +1,47 @@
+"""Reward models side by side: held-out accuracy and log-loss over seeds, and paired differences where they judged the same prompts.
+
+Figures are means over prompts, each prompt the mean over its own ordered pairs, as in the loss; intervals are over seeds and
+the prompts of each seed. Log-loss is in nats a pair: log 2 = 0.693 is what a coin pays, and more than that is worse than silence.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+from prefloop.stats.intervals import hierarchical_mean, hierarchical_paired
+
+PerPrompt = Mapping[str, list[Any]]  # per_prompt.json of a reward run: prompt, accuracy, loss, prefers_longer, prefers_shorter
+FIGURES = ("accuracy", "loss", "prefers_longer", "prefers_shorter")
+BASELINES = FIGURES[2:]
+
+
+def read_per_prompt(folder: Path) -> PerPrompt | None:
+    """What a reward run found on each held-out prompt; None where nothing was held out."""
+    path = folder / "per_prompt.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
+def side_by_side(runs: Mapping[str, Sequence[PerPrompt]]) -> dict[str, list[dict]]:
+    """A row for each name, whose runs are one per seed, and the differences between them and to their length baselines."""
+    rows = [{"name": name, **{figure: over_seeds(of_name, figure) for figure in FIGURES}} for name, of_name in runs.items()]
+    paired = [against_length(name, of_name, baseline) for name, of_name in runs.items() for baseline in BASELINES]
+    for (a, of_a), (b, of_b) in combinations(runs.items(), 2):
+        if [run["prompt"] for run in of_a] == [run["prompt"] for run in of_b]:
+            paired += [difference(a, of_a, b, of_b, figure) for figure in ("accuracy", "loss")]
+    return {"rows": rows, "paired": paired}
+
+
+def over_seeds(runs: Sequence[PerPrompt], figure: str) -> dict:
+    return hierarchical_mean([run[figure] for run in runs]).as_dict()
+
+
+def against_length(name: str, runs: Sequence[PerPrompt], baseline: str) -> dict:
+    interval = hierarchical_paired([run["accuracy"] for run in runs], [run[baseline] for run in runs])
+    return {"a": name, "b": baseline, "metric": "accuracy", **interval.as_dict()}
+
+
+def difference(a: str, of_a: Sequence[PerPrompt], b: str, of_b: Sequence[PerPrompt], figure: str) -> dict:
+    interval = hierarchical_paired([run[figure] for run in of_a], [run[figure] for run in of_b])
+    return {"a": a, "b": b, "metric": figure, **interval.as_dict()}
