@@ -11,6 +11,7 @@ from pydantic import Field
 
 from prefloop.config import Config, Options
 from prefloop.data.read import read_prompts
+from prefloop.data.turns import split_key
 from prefloop.data.write import split_by_prompt, write_prompts
 from prefloop.errors import DataError
 from prefloop.records import Message, Prompt
@@ -32,7 +33,7 @@ def main(config: PromptsConfig, options: Options) -> dict:
     reading = read_prompts(config.data).refuse_if_too_many_dropped(config.max_dropped)
     found = reading.records[: config.n or None]
     prompts = list({prompt.id: prompt for prompt in beginnings(found, config.words)}.values())
-    train, held_out = split_by_prompt(prompts, held_out=config.held_out, seed=config.seed)
+    train, held_out = split_by_prompt(prompts, held_out=config.held_out, seed=config.seed, key=own_key)
     if not train or not held_out:
         raise DataError(
             f"{config.data} gives {len(prompts)} prompts, too few to hold out {config.held_out:.0%} of them\n"
@@ -50,6 +51,11 @@ def main(config: PromptsConfig, options: Options) -> dict:
     write_prompts(options.out / "held_out.jsonl", held_out)
     (Path(options.out) / "summary.json").write_text(json.dumps(summary, indent=2), encoding="utf-8")
     return summary
+
+
+def own_key(prompt: Prompt) -> str:
+    """Unlike the key of other splits: what a later stage holds out of the training prompts, with the same seed, is drawn anew."""
+    return f"prompts:{split_key(prompt)}"
 
 
 def beginnings(prompts: list[Prompt], words: int) -> list[Prompt]:

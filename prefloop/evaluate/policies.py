@@ -27,10 +27,11 @@ from prefloop.evaluate.skills import skill_hits
 from prefloop.models.batch import Samples
 from prefloop.models.encode import Encoder
 from prefloop.models.evaluation import by_rows
-from prefloop.models.heads import hidden_states, output_head
+from prefloop.models.heads import all_logits, head_is_plain, hidden_states, output_head
 from prefloop.models.load import load_policy, load_tokenizer
 from prefloop.models.sampling import sample
 from prefloop.models.scorer import Scorer, load_scorer
+from prefloop.models.tokenizer import refuse_other_tokenizer
 from prefloop.ops.kl import full_kl
 from prefloop.ops.logprobs import span_mask
 from prefloop.records import Prompt
@@ -38,6 +39,7 @@ from prefloop.stats.best_of_n import best_of_n_curve, best_of_n_kl
 from prefloop.stats.correlations import within_prompt_correlation
 from prefloop.stats.intervals import mean_interval, paired_difference
 from prefloop.stats.pair_accuracy import clustered_share
+from prefloop.world import World
 
 
 class BestOf(Config):
@@ -82,6 +84,15 @@ class PoliciesConfig(Config):
             raise ValueError(f"best_of.policy {self.best_of.policy!r} is not among the policies: {', '.join(self.policies)}")
         if self.best_of and not self.reward:
             raise ValueError("best_of chooses by the learned score: give reward")
+        if self.best_of and self.best_of.name in self.policies:
+            raise ValueError(f"best_of.name {self.best_of.name!r} is the name of a policy; give the row a name of its own")
+        strangers = {name for pair in self.pairs for name in pair} - set(
+            ordered(self)
+        ) | self.proxies.keys() - self.policies.keys()
+        if strangers:
+            raise ValueError(f"pairs or proxies name {', '.join(sorted(strangers))}; the rows are {', '.join(ordered(self))}")
+        if unknown := sorted(set(self.skills) - set(World.SKILLS)):
+            raise ValueError(f"the world has no skill {', '.join(unknown)}; it has {', '.join(World.SKILLS)}")
         return self
 
 
@@ -107,6 +118,8 @@ def main(config: PoliciesConfig, options: Options) -> dict:
         answers: dict[str, Samples] = {}
         bon: list[dict] = []
         proxy_trust: dict = {}
+        for folder in config.policies.values():
+            refuse_other_tokenizer(folder, config.policies[config.baseline], "the distance to the baseline")
         for name, folder in run.track(list(config.policies.items()), description="evaluate"):
             encoder = Encoder(load_tokenizer(folder), template=config.template)
             model = load_policy(folder, device=run.device)
@@ -180,14 +193,21 @@ def distances(model: nn.Module, baseline: nn.Module, samples: Samples, config: P
 
     def token_kl(tokens: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
         predicts = wanted[:, 1:]  # B T-1, position t predicts token t + 1
-        logits = output_head(model)(hidden_states(model, tokens)[:, :-1][predicts]) / config.temperature
-        under = output_head(baseline)(hidden_states(baseline, tokens)[:, :-1][predicts]) / config.temperature
-        kl = torch.zeros(tokens.shape)
+        logits, under = (logits_at(side, tokens, predicts) / config.temperature for side in (model, baseline))
+        kl = torch.zeros(tokens.shape, device=tokens.device)
         kl[:, 1:][predicts] = full_kl(logits, under)
         return kl
 
-    per_token = by_rows(token_kl, samples.tokens, samples.length, is_response)
+    device = next(model.parameters()).device
+    per_token = by_rows(token_kl, samples.tokens, samples.length, is_response, device=device)
     return means(per_token.sum(1), len(samples.prompts) // config.k)
+
+
+def logits_at(model: nn.Module, tokens: torch.Tensor, predicts: torch.Tensor) -> torch.Tensor:
+    """The logits at the positions where a token is predicted: B T, B T-1 -> R V."""
+    if head_is_plain(model):
+        return output_head(model)(hidden_states(model, tokens)[:, :-1][predicts])
+    return all_logits(model, tokens)[:, :-1][predicts]
 
 
 def best(
@@ -209,7 +229,7 @@ def best(
         completions=tuple(samples.completions[i] for i in rows),
         **{f: getattr(samples, f)[rows] for f in ("tokens", "prompt_length", "length", "logprobs", "is_finished")},
     )
-    sizes = [m for m in (1, 2, 4, 8, 16, 32, 64, 128, 256) if m <= n]
+    sizes = sorted({m for m in (1, 2, 4, 8, 16, 32, 64, 128, 256) if m < n} | {n})
     points = []
     for point in best_of_n_curve(proxy, truth, sizes):
         gold_of_n = mean_interval(point.gold).as_dict()

@@ -33,11 +33,13 @@ from prefloop.data.read import read_prompts, read_text
 from prefloop.engine.data_report import report_data
 from prefloop.engine.forecast import forecast
 from prefloop.engine.learner import Learner, Term
-from prefloop.engine.order import share, turn
+from prefloop.engine.order import share, steps_per_epoch, turn
 from prefloop.engine.plan import Plan
+from prefloop.engine.processes import on_main
 from prefloop.engine.run import Run, open_run
 from prefloop.errors import RunError
-from prefloop.models.batch import RolloutBatch, Samples, TokenBatch, take
+from prefloop.models.batch import RolloutBatch, Samples, TokenBatch, move, take
+from prefloop.models.context import refuse_longer_than_context
 from prefloop.models.critic import Critic, load_critic
 from prefloop.models.encode import Encoder
 from prefloop.models.evaluation import by_rows
@@ -45,7 +47,8 @@ from prefloop.models.heads import policy_logprobs, without_dropout
 from prefloop.models.load import count_parameters, load_policy, load_tokenizer, save_model, verify_saved
 from prefloop.models.sampling import sample
 from prefloop.models.scorer import load_scorer
-from prefloop.ops.advantages import gae, whiten
+from prefloop.models.tokenizer import refuse_other_tokenizer
+from prefloop.ops.advantages import explained_variance, gae, whiten
 from prefloop.ops.kl import adapted, k1, k3
 from prefloop.ops.likelihood import nll
 from prefloop.ops.logprobs import span_mask
@@ -129,9 +132,22 @@ class PPOConfig(Config):
             raise ValueError(f"ptx and text go together, got ptx = {self.ptx} and text = {self.text!r}")
         return self
 
-    def plan(self) -> Plan:
-        answers = self.prompts_per_round * self.k
-        updates = self.rounds * self.epochs * -(-answers // self.minibatch)
+    @model_validator(mode="after")
+    def gold_is_for_measuring(self) -> "PPOConfig":
+        if self.reward.startswith("world:"):
+            raise ValueError(
+                f"reward = {self.reward!r} is the world's gold, which no training may see; "
+                f"train on a reward model, and follow gold with measure.gold={self.reward}"
+            )
+        return self
+
+    def answers_of(self, round: int, n_prompts: int) -> int:
+        """Answers drawn in a round: the last one of a pass over the prompts has fewer where they do not come out even."""
+        first = round % steps_per_epoch(n_prompts, self.prompts_per_round) * self.prompts_per_round
+        return self.k * min(self.prompts_per_round, n_prompts - first)
+
+    def plan(self, n_prompts: int) -> Plan:
+        updates = sum(self.epochs * -(-self.answers_of(round, n_prompts) // self.minibatch) for round in range(self.rounds))
         separate = self.critic != "trunk"
         return Plan(
             updates,
@@ -239,7 +255,9 @@ def credit(
 
 def main(config: PPOConfig, options: Options) -> dict:
     """Train, export the policy, return the summary."""
-    parents = {"model": Path(config.model), "reward": Path(config.reward.split(",")[0]), "prompts": Path(config.prompts)}
+    named = {"model": config.model, "reference": config.reference, "prompts": config.prompts, "text": config.text}
+    named |= {f"reward{number or ''}": folder for number, folder in enumerate(config.reward.split(","))}
+    parents = {name: Path(path) for name, path in named.items() if path}
     with open_run("ppo", config, options, parents=parents, seed=config.seed) as run:
         if run.finished:
             return run.finished
@@ -249,12 +267,14 @@ def main(config: PPOConfig, options: Options) -> dict:
         prompts = encoder.that_fit(reading.records)
         report_data(run, "prompts", reading.report, encoder=encoder, max_dropped=config.max_dropped)
         policy = without_dropout(load_policy(config.model, device=run.device))
+        if config.reference:
+            refuse_other_tokenizer(config.reference, config.model, "reference=")
         reference = load_policy(config.reference or config.model, device=run.device).requires_grad_(False)
         scorer = load_scorer(config.reward, device=run.device, template=config.template)
         measured = {name: load_scorer(spec, device=run.device, template=config.template) for name, spec in config.measure.items()}
         critic = load_critic(config.critic, policy, config.model, config.reward, seed=run.seed("critic"), device=run.device)
-        text = pretraining_rows(encoder, config) if config.ptx > 0 else None
-        plan = config.plan()
+        text = pretraining_rows(run, policy, encoder, config) if config.ptx > 0 else None
+        plan = config.plan(len(prompts))
         if options.dry_run:
             return forecast(run, plan, n_rows=len(prompts), parameters=count_parameters(policy))
 
@@ -286,19 +306,21 @@ def main(config: PPOConfig, options: Options) -> dict:
             with torch.no_grad():
                 ref_logprobs = by_rows(
                     lambda tokens, wanted: policy_logprobs(reference, tokens, wanted, temperature=config.temperature),
-                    samples.tokens, samples.length, is_response,
+                    samples.tokens, samples.length, is_response, device=run.device,
                 )  # fmt: skip
-                values = by_rows(lambda tokens, wanted: critic(tokens) * wanted, samples.tokens, samples.length, is_response)
+                values = by_rows(
+                    lambda tokens, wanted: critic(tokens) * wanted, samples.tokens, samples.length, is_response, device=run.device
+                )
             rollouts = credit(samples, score, ref_logprobs, values, kl=controls.kl, config=config)
 
             updates, n = [], 0
             for epoch in range(config.epochs):
                 order = torch.randperm(len(rollouts.weight), generator=run.rng("minibatches", round, epoch))
                 for rows in order.split(config.minibatch):
-                    minibatch = take(rollouts, share(rows, run.rank, run.processes))
                     if not is_checked:
-                        refuse_if_off_policy(policy, minibatch, config)
+                        refuse_if_off_policy(policy, move(take(rollouts, rows), run.device), config)
                         is_checked = True
+                    minibatch = take(rollouts, share(rows, run.rank, run.processes))
                     terms = [Term(partial(of_both if critic.is_shared else of_rollouts, config=config), minibatch)]
                     if text is not None:
                         chosen = torch.randint(len(text.weight), (config.ptx_rows,), generator=run.rng("text", round, n))
@@ -320,31 +342,31 @@ def main(config: PPOConfig, options: Options) -> dict:
             for name, scorer_ in measured.items():
                 seen = np.asarray(scorer_(samples.prompts, samples.completions))
                 figures |= {f"measure/{name}": float(seen.mean()), f"measure/{name}_sd": float(seen.std())}
-            run.log(round, {"episode": (round + 1) * len(raw), **figures, **averaged(updates), **fit(rollouts)})
+            drawn = sum(config.answers_of(earlier, len(prompts)) for earlier in range(round + 1))
+            run.log(round, {"episode": drawn, **figures, **averaged(updates), **fit(rollouts)})
             run.samples(round, shown(samples, raw, config.shown))
 
         policy.eval()
         last = run.history()[-1]
         summary = {
-            "episodes": config.rounds * config.prompts_per_round * config.k,
+            "episodes": last["episode"],
             "weights": "exponential moving average" if config.ema else "last round",
             **{name: last[name] for name in last if name.startswith(("objective/", "measure/"))},
         }
         with learner.ema_weights():
-            save_model(
-                policy,
-                tokenizer,
-                run.model_folder,
-                card={"method": "ppo-ptx" if config.ptx else "ppo", **summary},
-                encoder=encoder,
-            )
-            verify_saved(policy, run.model_folder, samples.tokens[:4])
+            card = {"method": "ppo-ptx" if config.ptx else "ppo", **summary}
+            on_main(partial(save_model, policy, tokenizer, run.model_folder, card=card, encoder=encoder))
+            verify_saved(policy, run.model_folder, encoder.text_batch([encoder.prompt_ids(prompt) for prompt in prompts[:4]])[0])
         return run.finish(summary)
 
 
-def pretraining_rows(encoder: Encoder, config: PPOConfig) -> TokenBatch:
+def pretraining_rows(run: Run, policy: nn.Module, encoder: Encoder, config: PPOConfig) -> TokenBatch:
     """The pretraining text as rows to draw from."""
-    return encoder.packed_text(read_text(config.text).records, config.ptx_block, control_tokens=config.control_tokens)
+    reading = read_text(config.text)
+    report_data(run, "text", reading.report, max_dropped=config.max_dropped)
+    rows = encoder.packed_text(reading.records, config.ptx_block, control_tokens=config.control_tokens)
+    refuse_longer_than_context(policy, rows.length, f"{config.text} (ptx_block = {config.ptx_block})")
+    return rows
 
 
 def draw(policy: nn.Module, encoder: Encoder, asked: list, run: Run, round: int, config: PPOConfig) -> Samples:
@@ -419,9 +441,8 @@ def averaged(updates: list[dict[str, float]]) -> dict[str, float]:
 
 def fit(rollouts: RolloutBatch) -> dict[str, float]:
     """How much of the variance of the returns the critic foresaw."""
-    returns, values = rollouts.returns[rollouts.is_response], rollouts.old_values[rollouts.is_response]
-    spread = returns.var(correction=0)
-    return {"val/explained_variance": float(1 - (returns - values).var(correction=0) / spread.clamp(min=1e-8))}
+    share_foreseen = explained_variance(rollouts.old_values, rollouts.returns, rollouts.is_response)
+    return {"val/explained_variance": float(share_foreseen)}
 
 
 def shown(samples: Samples, raw: Tensor, n: int) -> list[dict[str, Any]]:

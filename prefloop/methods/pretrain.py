@@ -6,6 +6,7 @@ needs no download. Next-token cross-entropy over text packed into blocks, every 
 
 import math
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -21,6 +22,7 @@ from prefloop.engine.forecast import forecast
 from prefloop.engine.learner import Learner, Term
 from prefloop.engine.order import share, steps_per_epoch, turn
 from prefloop.engine.plan import Plan
+from prefloop.engine.processes import on_main
 from prefloop.engine.run import open_run
 from prefloop.errors import DataError
 from prefloop.models.batch import TokenBatch, take
@@ -84,6 +86,12 @@ class PretrainConfig(Config):
     def there_is_one_thing_to_learn(self) -> "PretrainConfig":
         if bool(self.text) == bool(self.data):
             raise ValueError(f"give text or data, one of the two, got text = {self.text!r} and data = {self.data!r}")
+        return self
+
+    @model_validator(mode="after")
+    def the_model_can_read_a_row(self) -> "PretrainConfig":
+        if self.block > self.context:
+            raise ValueError(f"a row must fit into the context, got block = {self.block} and context = {self.context}")
         return self
 
     def plan(self) -> Plan:
@@ -195,7 +203,7 @@ def main(config: PretrainConfig, options: Options) -> dict:
         if len(rest.weight):
             loss = mean_loss(of_text, model, rest)
             summary |= {"validation_loss": loss, "validation_perplexity": math.exp(loss), "validation_blocks": len(rest.weight)}
-        save_model(model, tokenizer, run.model_folder, card={"method": "pretrain", **summary})
+        on_main(partial(save_model, model, tokenizer, run.model_folder, card={"method": "pretrain", **summary}))
         verify_saved(model, run.model_folder, probe(text))
         return run.finish(summary)
 

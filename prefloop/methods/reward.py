@@ -30,9 +30,11 @@ from prefloop.engine.forecast import forecast
 from prefloop.engine.learner import Learner, Term
 from prefloop.engine.order import share, steps_per_epoch, turn
 from prefloop.engine.plan import Plan
+from prefloop.engine.processes import on_main
 from prefloop.engine.run import open_run
 from prefloop.errors import ConfigError, DataError
-from prefloop.models.batch import RankedBatch, flat_rows, take
+from prefloop.models.batch import RankedBatch, flat_rows, row_lengths, take
+from prefloop.models.context import refuse_longer_than_context
 from prefloop.models.encode import Encoder
 from prefloop.models.evaluation import mean_loss
 from prefloop.models.heads import scores
@@ -88,17 +90,21 @@ def resampled(n: int, member: int, rng: torch.Generator) -> Tensor:
 
 def main(config: RewardConfig, options: Options) -> dict:
     """Train, shift, judge on held-out prompts, save; returns the summary."""
-    parents = {"model": Path(config.model), "data": Path(config.data)}
+    named = {"model": config.model, "data": config.data, "demonstrations": config.demonstrations, "validation": config.validation}
+    parents = {name: Path(path) for name, path in named.items() if path}
     with open_run("reward", config, options, parents=parents, seed=config.seed) as run:
         if run.finished:
             return run.finished
         train, held_out, reading = rankings(config)
         tokenizer = load_tokenizer(config.model)
         encoder = Encoder(tokenizer, template=config.template, max_prompt=config.max_prompt, max_completion=config.max_completion)
-        data = encoder.ranked(as_pairs(train) if config.pairing == "shuffled" else train, unusable=config.unusable)
+        data = encoder.ranked(train, unusable=config.unusable)
         report_data(run, "rankings", reading.report, encoder=encoder, max_dropped=config.max_dropped)
+        if config.pairing == "shuffled":  # encoded after the report, in which an answer counts once
+            data = encoder.ranked(as_pairs(train), unusable=config.unusable)
         data = only_informative(data, config.data)
         models = [new_reward(config.model, seed=run.seed("head", m), device=run.device) for m in range(config.members)]
+        refuse_longer_than_context(models[0], row_lengths(data), config.data)
         plan = config.plan(len(data.weight))
         if options.dry_run:
             return forecast(run, plan, n_rows=len(data.weight), parameters=count_parameters(models[0]))
@@ -130,6 +136,7 @@ def main(config: RewardConfig, options: Options) -> dict:
             "pairs": int(n_pairs(data.tier, data.is_candidate).sum()),
             "shift": shift,
         }
+        held_out = [group for group in held_out if encoder.fits(group.prompt)]  # as in training
         if held_out:
             judged = encoder.ranked(held_out, unusable=config.unusable)
             summary["held_out_loss"] = float(
@@ -140,7 +147,8 @@ def main(config: RewardConfig, options: Options) -> dict:
             run.write_json("per_prompt.json", by_prompt(held_out, scored))
         folders = [run.model_folder] if config.members == 1 else [run.folder / f"model-{m}" for m in range(config.members)]
         for model, folder in zip(models, folders, strict=True):
-            save_model(model, tokenizer, folder, card={"method": "reward", **summary}, encoder=encoder)
+            card = {"method": "reward", **summary}
+            on_main(partial(save_model, model, tokenizer, folder, card=card, encoder=encoder))
             verify_saved(model, folder, flat_rows(take(data, slice(0, 2))).tokens)
         summary["models"] = [str(folder.relative_to(run.folder)) for folder in folders]
         return run.finish(summary)
@@ -156,7 +164,7 @@ def rankings(config: RewardConfig):
     train, held_out = split_by_prompt(reading.records, held_out=config.held_out, seed=config.seed)
     if not train or not held_out:
         raise DataError(
-            f"{config.data} has {len(reading.records)} prompts, too few to hold out {config.held_out:.0%} of them\n"
+            f"{config.data} has {len({g.prompt.id for g in reading.records})} different prompts, too few to hold out {config.held_out:.0%} of them\n"
             f"  give more, or judge on another file with validation=, or not at all with held_out=0"
         )
     return train, held_out, reading

@@ -5,8 +5,9 @@ change it). One model folder per epoch is kept, because the epoch with the lowes
 ``prefloop select`` chooses by the mean reward of generated answers once there is a reward model.
 """
 
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 from torch import nn
@@ -19,8 +20,12 @@ from prefloop.engine.forecast import forecast
 from prefloop.engine.learner import Learner, Term
 from prefloop.engine.order import share, steps_per_epoch, turn
 from prefloop.engine.plan import Plan
+from prefloop.engine.processes import on_main
+from prefloop.engine.progress import say
 from prefloop.engine.run import open_run
+from prefloop.errors import DataError
 from prefloop.models.batch import TokenBatch, take
+from prefloop.models.context import refuse_longer_than_context
 from prefloop.models.encode import Encoder
 from prefloop.models.evaluation import mean_loss
 from prefloop.models.heads import policy_logprobs
@@ -73,8 +78,13 @@ def main(config: SFTConfig, options: Options) -> dict:
         encoder = Encoder(tokenizer, template=config.template, max_prompt=config.max_prompt, max_completion=config.max_completion)
         train, held_out = split_by_prompt(reading.records, held_out=config.held_out, seed=config.seed)
         rows = encoder.demonstrations(train, weights=config.weights, learn_prompt=config.learn_prompt)
-        validation = encoder.demonstrations(held_out, weights=config.weights) if held_out else None
+        validation = encoder.demonstrations(held_out, weights=config.weights)
         report_data(run, "demonstrations", reading.report, encoder=encoder, max_dropped=config.max_dropped)
+        if len(rows.tokens) == 0:
+            raise DataError(f"no demonstration of {config.data} is left to learn from\n  lower held_out=, or raise max_prompt=")
+        if config.held_out > 0 and len(validation.weight) == 0:
+            say(f"{config.data} has too few prompts to hold out {config.held_out:.0%} of them: there will be no validation loss")
+        refuse_longer_than_context(model, rows.length, config.data)
         plan = config.plan(len(rows.tokens))
         if options.dry_run:
             return forecast(run, plan, n_rows=len(rows.tokens), parameters=count_parameters(model))
@@ -87,20 +97,30 @@ def main(config: SFTConfig, options: Options) -> dict:
             epoch, batch_rows, ends_epoch = turn(step, len(rows.tokens), config.batch, run.rng)
             metrics = learner.step(Term(of_demonstrations, take(rows, share(batch_rows, run.rank, run.processes))))
             if ends_epoch:
-                if validation is not None:
+                if len(validation.weight):
                     metrics["validation/loss"] = mean_loss(of_demonstrations, model, validation)
-                save_model(model, tokenizer, run.folder / "epochs" / str(epoch + 1), card={"method": "sft", "epoch": epoch + 1})
+                card = {"method": "sft", "epoch": epoch + 1}
+                on_main(partial(save_model, model, tokenizer, run.folder / "epochs" / str(epoch + 1), card=card, encoder=encoder))
             run.log(step, {"epoch": epoch + 1, **metrics})
 
         model.eval()
-        curve = [row for row in run.history() if "validation/loss" in row]
-        summary = {
-            "steps": plan.steps,
-            "demonstrations": len(rows.tokens),
-            "epochs": [
-                {"epoch": row["epoch"], "train_loss": row["loss"], "validation_loss": row["validation/loss"]} for row in curve
-            ],
-        }
-        save_model(model, tokenizer, run.model_folder, card={"method": "sft", **summary}, encoder=encoder)
+        summary = {"steps": plan.steps, "demonstrations": len(rows.tokens), "epochs": epochs(run.history())}
+        card = {"method": "sft", **summary}
+        on_main(partial(save_model, model, tokenizer, run.model_folder, card=card, encoder=encoder))
         verify_saved(model, run.model_folder, rows.tokens[:4])
         return run.finish(summary)
+
+
+def epochs(history: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A line per epoch: the mean loss of its steps, and the validation loss at its end where some prompts were held out."""
+    rows: dict[int, list[dict[str, Any]]] = {}
+    for row in history:
+        rows.setdefault(row["epoch"], []).append(row)
+    return [
+        {
+            "epoch": epoch,
+            "train_loss": sum(row["loss"] for row in of_epoch) / len(of_epoch),
+            "validation_loss": of_epoch[-1].get("validation/loss"),
+        }
+        for epoch, of_epoch in rows.items()
+    ]

@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from prefloop.errors import ConfigError
 from prefloop.models.heads import hidden_states, output_head
-from prefloop.models.load import load_reward, load_tokenizer, new_reward
+from prefloop.models.load import load_reward, new_reward
+from prefloop.models.tokenizer import refuse_other_tokenizer
 from prefloop.ops.logprobs import logprobs_from_hidden
 
 
@@ -68,11 +69,9 @@ def load_critic(
             raise ConfigError(
                 f"critic=reward starts from a reward model, but the reward is {reward!r}, which has no weights\n  use critic=policy or critic=trunk"
             )
-        if load_tokenizer(folder).get_vocab() != load_tokenizer(policy_folder).get_vocab():
-            raise ConfigError(
-                f"critic=reward needs the reward model {folder} and the policy {policy_folder} to share a tokenizer, and they do not\n"
-                f"  use critic=policy or critic=trunk; the reward itself may have any tokenizer"
-            )
+        refuse_other_tokenizer(
+            folder, policy_folder, "critic=reward", "use critic=policy or critic=trunk; the reward itself may have any tokenizer"
+        )
         model = load_reward(folder, device=device)
         shift = float(getattr(model.config, "prefloop_reward_shift", 0.0))
     else:

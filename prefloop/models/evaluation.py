@@ -27,11 +27,21 @@ def mean_loss(loss: Callable[[nn.Module, Batch], Loss], model: nn.Module, batch:
 
 
 def by_rows(
-    compute: Callable[[Tensor, Tensor], Tensor], tokens: Tensor, length: Tensor, wanted: Tensor, *, rows: int = 64
+    compute: Callable[[Tensor, Tensor], Tensor],
+    tokens: Tensor,
+    length: Tensor,
+    wanted: Tensor,
+    *,
+    device: torch.device | str = "cpu",
+    rows: int = 64,
 ) -> Tensor:
-    """``compute(tokens, wanted)`` for B T inputs, rows of like length together, result B T with 0 in the cut columns."""
+    """``compute(tokens, wanted)`` for B T inputs, rows of like length together, result B T with 0 in the cut columns.
+
+    The inputs and the result are in main memory, what is computed on is on ``device``.
+    """
     out = torch.zeros(tokens.shape)
     for part in length.argsort(stable=True).split(rows):
         longest = int(length[part].max())
-        out[part, :longest] = compute(tokens[part, :longest], wanted[part, :longest]).to(out)
+        found = compute(tokens[part, :longest].to(device), wanted[part, :longest].to(device))
+        out[part, :longest] = found.to(out)
     return out

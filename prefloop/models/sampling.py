@@ -22,7 +22,7 @@ from prefloop.models.encode import Encoder, padded
 from prefloop.models.heads import at_rest, unwrapped
 from prefloop.models.load import context_length
 from prefloop.models.tokenizer import refuse_foreign_tokenizer
-from prefloop.ops.logprobs import tempered_logprobs
+from prefloop.ops.logprobs import length_mask, tempered_logprobs
 from prefloop.records import Completion, Prompt
 
 STREAM_ROWS = 256  # rows that share a stream of uniform numbers; making a stream costs more than drawing from it
@@ -81,41 +81,42 @@ def sample(
     refuse_long(prompts, prompt_ids, max_new_tokens, context_length(inner))
 
     batches = batches_of(prompt_ids, k, batch_rows)
-    drawn: dict[int, tuple[list[int], Tensor, bool]] = {}
+    drawn: list[tuple[Tensor, Answers]] = []
     with at_rest(model):
         for rows in progress(batches) if progress else batches:
             uniform = uniforms(seed, np.asarray(rows) + first_prompt * k, max_new_tokens)
             answers = answer(inner, [prompt_ids[row // k] for row in rows], uniform, encoder, choice, max_new_tokens)
-            for row, ids, logprobs, length, is_finished in zip(rows, *answers_by_row(answers), strict=True):
-                drawn[row] = (ids[:length], logprobs[:length], is_finished)
-    return gathered(encoder, prompts, prompt_ids, k, [drawn[row] for row in range(len(prompts) * k)], source)
+            drawn.append((torch.tensor(rows), answers))
+    return in_order(encoder, prompts, prompt_ids, k, drawn, source)
 
 
-def answers_by_row(answers: Answers) -> tuple[list[list[int]], Tensor, list[int], list[bool]]:
-    return answers.tokens.tolist(), answers.logprobs, answers.length.tolist(), answers.is_finished.tolist()
-
-
-def gathered(
+def in_order(
     encoder: Encoder,
     prompts: Sequence[Prompt],
     prompt_ids: Sequence[list[int]],
     k: int,
-    drawn: Sequence[tuple[list[int], Tensor, bool]],
+    drawn: Sequence[tuple[Tensor, Answers]],
     source: str,
 ) -> Samples:
-    """Rows of all batches as one record, in their order."""
-    tokens, length = padded([prompt_ids[row // k] + ids for row, (ids, _, _) in enumerate(drawn)], encoder.pad)
-    prompt_length = torch.tensor([len(prompt_ids[row // k]) for row in range(len(drawn))], dtype=torch.long)
-    logprobs = torch.zeros(tokens.shape)
-    for row, (ids, values, _) in enumerate(drawn):
-        start = int(prompt_length[row])
-        logprobs[row, start : start + len(ids)] = values
-    asked = tuple(prompts[row // k] for row in range(len(drawn)))
-    said = tuple(
-        Completion.of(prompt, encoder.decode(ids), source=source) for prompt, (ids, _, _) in zip(asked, drawn, strict=True)
-    )
-    is_finished = torch.tensor([finished for _, _, finished in drawn], dtype=torch.bool)
-    return Samples(asked, said, tokens, prompt_length, length, logprobs, is_finished)
+    """The answers of all batches behind their prompts, every row in its place."""
+    n_rows = len(prompts) * k
+    prompt, prompt_length = (part.repeat_interleave(k, 0) for part in padded(prompt_ids, encoder.pad))
+    answer_length, is_finished = torch.zeros(n_rows, dtype=torch.long), torch.zeros(n_rows, dtype=torch.bool)
+    for rows, answers in drawn:
+        answer_length[rows], is_finished[rows] = answers.length, answers.is_finished
+    length = prompt_length + answer_length
+    width = max([1, *length.tolist()])
+    tokens, logprobs = torch.full((n_rows, width), encoder.pad), torch.zeros(n_rows, width)
+    tokens[:, : prompt.shape[1]] = prompt
+    for rows, answers in drawn:
+        is_said = length_mask(answers.length, answers.tokens.shape[1])  # R N
+        row, step = is_said.nonzero(as_tuple=True)
+        place = (rows[row], prompt_length[rows[row]] + step)
+        tokens[place], logprobs[place] = answers.tokens[is_said], answers.logprobs[is_said]
+    asked = tuple(prompt for prompt in prompts for _ in range(k))
+    said = zip(asked, tokens.tolist(), prompt_length.tolist(), length.tolist(), strict=True)
+    completions = tuple(Completion.of(prompt, encoder.decode(ids[start:end]), source=source) for prompt, ids, start, end in said)
+    return Samples(asked, completions, tokens, prompt_length, length, logprobs, is_finished)
 
 
 # ------------------------------------------------------------------------------------------------ one batch

@@ -154,3 +154,17 @@ def refuse_foreign_tokenizer(model: Any, tokenizer: PreTrainedTokenizerBase) -> 
             f"  model:     {model.config.name_or_path or 'unnamed'}\n"
             f"  load both from the same folder"
         )
+
+
+def refuse_other_tokenizer(
+    folder: str, policy_folder: str, setting: str, hint: str = "name a model made from the same base"
+) -> None:
+    """Two models that read the same tokens must mean the same by them; token numbers alone would not show it."""
+    own, given = (load_tokenizer(source).get_vocab() for source in (policy_folder, folder))
+    if own == given:
+        return
+    differing = len(own.items() ^ given.items())
+    raise ConfigError(
+        f"{setting} needs {folder} and the policy {policy_folder} to share a tokenizer, and they do not: "
+        f"{len(given)} and {len(own)} tokens, {differing} entries differ\n  {hint}"
+    )

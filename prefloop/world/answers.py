@@ -11,17 +11,18 @@ from prefloop.world.language import FAMILIES, Language, slots_in
 from prefloop.world.prompts import CHOICE_SLOTS, Request, choice_of, draw_text, read_request
 from prefloop.world.words import FULL_STOPS
 
-# Weight of each flaw among flawed answers.
+# Weight of each flaw among flawed answers. What shows in single words (rude, unfinished, too long) is frequent: noisy labels teach
+# a small reward model that first, and what takes a look at the prompt last.
 FLAWS = {
-    "off_topic": 3,  # answers another prompt
-    "wrong_choice": 6,  # wrong mood, remedy, kind, help; made-up facts
-    "wrong_nouns": 2,  # another animal, item, event, person
-    "rude": 4,
+    "off_topic": 2,  # answers another prompt
+    "wrong_choice": 5,  # wrong mood, remedy, kind, help; made-up facts
+    "wrong_nouns": 1,  # another animal, item, event, person
+    "rude": 6,
     "repeated": 3,
-    "ungrammatical": 3,
-    "unfinished": 3,
-    "too_long": 3,
-    "too_short": 2,
+    "ungrammatical": 2,
+    "unfinished": 5,
+    "too_long": 4,
+    "too_short": 1,
 }
 # Share of answers by markers of warmth. Three or more must stay rare: a learned reward then has to extrapolate.
 MARKERS = {0: 0.45, 1: 0.37, 2: 0.165, 3: 0.01, 4: 0.005}

@@ -12,6 +12,8 @@ from prefloop.world.prompts import Request
 from prefloop.world.words import CLAUSE_ENDS, Words, read_words
 
 CLAUSE_END = "end"  # the class of a mark in Language.illegal
+CHOICE = 0.35  # what a right choice is worth: a small model is slow to see it, so it must not drown what it does see
+DETAIL = 0.25  # what repeating all the nouns is worth
 TERMS = ("form", "choice", "details", "warmth", "rudeness", "length", "repetition", "grammar", "finish")
 DETAILS = ("animal", "thing", "place", "item", "fault", "kind", "event", "creature", "person")
 
@@ -29,7 +31,7 @@ def judge(language: Language, request: Request, text: str) -> Judged:
     present = frozenset(found.words)
     terms = {
         "form": form(language, request.family, present),
-        "choice": choice(language, request, present),
+        "choice": CHOICE * choice(language, request, present),
         "details": details(request, found),
         "warmth": warmth(sum(word in language.markers for word in found.words)),
         "rudeness": -min(3.0, 1.5 * sum(word in language.rude_words for word in found.words)),
@@ -85,9 +87,9 @@ def choice_of_facts(language: Language, request: Request, present: frozenset[str
 
 
 def details(request: Request, found: Words) -> float:
-    """Half a point for repeating the nouns of the prompt: little, because copying them is what small models do worst."""
+    """``DETAIL`` for repeating the nouns of the prompt: little, because copying them is what small models do worst."""
     asked = [value for name, value in request.slots.items() if name in DETAILS]
-    return 0.5 * sum(value in found.words for value in asked) / len(asked) if asked else 0.0
+    return DETAIL * sum(value in found.words for value in asked) / len(asked) if asked else 0.0
 
 
 def warmth(markers: int) -> float:

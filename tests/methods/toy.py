@@ -1,14 +1,24 @@
-"""ToyWorld on disk: a tokenizer, a small policy as a Hugging Face folder, and the exact table of its log-probabilities."""
+"""ToyWorld on disk: a tokenizer, a small policy as a Hugging Face folder, the exact table of its log-probabilities, and the
+methods with settings that suit it. A whole chain takes about two seconds, so a test need not share its runs with others."""
 
+import atexit
+import json
+import shutil
+import tempfile
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+from prefloop.config import Options
 from prefloop.data.write import write_demonstrations, write_groups, write_prompts
+from prefloop.methods import ppo, reward, sft
+from prefloop.models.encode import Encoder
 from prefloop.models.heads import policy_logprobs
 from prefloop.models.load import load_policy, save_model
 from prefloop.models.tokenizer import new_llama
@@ -23,14 +33,30 @@ def gold(prompts: Sequence[Prompt], completions: Sequence[Completion]) -> list[f
     return [WORLD.gold(prompt, completion.text) for prompt, completion in zip(prompts, completions, strict=True)]
 
 
+def against_gold(prompts: Sequence[Prompt], completions: Sequence[Completion]) -> list[float]:
+    """A scorer that likes best what gold likes least."""
+    return [-value for value in gold(prompts, completions)]
+
+
+def drawing(prompts: Sequence[Prompt], completions: Sequence[Completion]) -> list[float]:
+    """A scorer that draws from the global generators, as a careless one may."""
+    return torch.rand(len(completions)).tolist()
+
+
+# ------------------------------------------------------------------------------------------------------ files
+
+
 def toy_tokenizer() -> PreTrainedTokenizerFast:
-    """One token per word of the world, separated by spaces."""
+    """One token per word of the world, separated by spaces; without a decoder words are joined by them."""
     backend = Tokenizer(models.WordLevel({token: index for index, token in enumerate(TOKENS)}, unk_token="<pad>"))
     backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    backend.decoder = decoders.Fuse()
     return PreTrainedTokenizerFast(
         tokenizer_object=backend, pad_token="<pad>", eos_token="<eos>", unk_token="<pad>", clean_up_tokenization_spaces=False
     )
+
+
+def toy_encoder(**settings: Any) -> Encoder:
+    return Encoder(toy_tokenizer(), template="plain", **settings)
 
 
 def write_toy(folder: Path, *, seed: int = 0, n: int = 400) -> Path:
@@ -45,6 +71,71 @@ def write_toy(folder: Path, *, seed: int = 0, n: int = 400) -> Path:
     groups = WORLD.groups(WORLD.demonstration_logprobs, n // 2, k=4, seed=seed)
     write_groups(folder / "rankings.jsonl", WORLD.annotated(groups, [ToyAnnotator()], seed=seed))
     return folder
+
+
+@cache
+def toy() -> Path:
+    """The files of the world with an SFT model and a reward model, made once for all tests of a process."""
+    folder = Path(tempfile.mkdtemp(prefix="prefloop-toy-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    write_toy(folder)
+    run_sft(folder / "sft", folder=folder, epochs=3)
+    run_reward(folder / "reward", folder=folder, model=folder / "sft" / "model")
+    return folder
+
+
+# ------------------------------------------------------------------------------------------------------ runs
+
+
+def run_sft(out: Path, *, folder: Path | None = None, resume: bool = False, **settings: Any) -> dict[str, Any]:
+    return sft.main(sft.SFTConfig.of(**sft_settings(folder or toy(), **settings)), options(out, resume))
+
+
+def run_reward(out: Path, *, folder: Path | None = None, resume: bool = False, **settings: Any) -> dict[str, Any]:
+    return reward.main(reward.RewardConfig.of(**reward_settings(folder or toy(), **settings)), options(out, resume))
+
+
+def run_ppo(out: Path, *, folder: Path | None = None, resume: bool = False, **settings: Any) -> dict[str, Any]:
+    return ppo.main(ppo.PPOConfig.of(**ppo_settings(folder or toy(), **settings)), options(out, resume))
+
+
+def options(out: Path, resume: bool = False) -> Options:
+    return Options(out=out, resume=resume, device="cpu")
+
+
+def sft_settings(folder: Path, **settings: Any) -> dict[str, Any]:
+    own = {"model": folder / "base", "data": folder / "demonstrations.jsonl", "epochs": 1, "held_out": 0}
+    return plain({**own, **settings})
+
+
+def reward_settings(folder: Path, **settings: Any) -> dict[str, Any]:
+    data = {"data": folder / "rankings.jsonl", "demonstrations": folder / "demonstrations.jsonl"}
+    return plain({"model": folder / "base", **data, "held_out": 0, **settings})
+
+
+def ppo_settings(folder: Path, **settings: Any) -> dict[str, Any]:
+    own = {"model": folder / "sft" / "model", "reward": folder / "reward" / "model", "prompts": folder / "prompts.jsonl"}
+    sizes = {"rounds": 2, "prompts_per_round": 8, "k": 2, "max_new_tokens": WORLD.n_steps - 1, "minibatch": 8, "save_every": 1}
+    return plain({**own, **sizes, **settings})
+
+
+def plain(settings: dict[str, Any]) -> dict[str, Any]:
+    """Paths as text, in the template that the toy's models read."""
+    return {"template": "plain"} | {key: str(value) if isinstance(value, Path) else value for key, value in settings.items()}
+
+
+# ------------------------------------------------------------------------------------------------------ what came out
+
+
+def history(run: Path) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl without what tells the time."""
+    lines = (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    return [{key: value for key, value in json.loads(line).items() if not key.startswith("time/")} for line in lines]
+
+
+def saved(run: Path, name: str = "model") -> bytes:
+    """The weights a run saved, to the last bit."""
+    return (run / name / "model.safetensors").read_bytes()
 
 
 @torch.no_grad()

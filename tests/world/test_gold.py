@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from prefloop.records import Completion, Prompt
 from prefloop.world import World
 from prefloop.world.answers import FLAWS
-from prefloop.world.gold import TERMS, length, repeated_trigrams, warmth
+from prefloop.world.gold import CHOICE, DETAIL, TERMS, length, repeated_trigrams, warmth
 from tests.helpers import assert_close
 from tests.world.helpers import answer
 
@@ -34,7 +34,7 @@ def test_gold_is_the_sum_of_its_terms(world):
 
 
 def test_a_story_by_hand_has_the_terms_of_the_table():
-    asked = {"form": 0.75, "choice": 1.0, "details": 0.5}
+    asked = {"form": 0.75, "choice": CHOICE, "details": DETAIL}
     nothing = dict.fromkeys(TERMS, 0.0)
     world = WORLDS[0]
     assert_terms(world.gold_terms(STORY, GOOD_STORY), nothing | asked)
@@ -42,9 +42,9 @@ def test_a_story_by_hand_has_the_terms_of_the_table():
     assert_terms(world.gold_terms(STORY, GOOD_STORY + " You are a fool."), nothing | asked | {"rudeness": -1.5})
     assert_terms(world.gold_terms(STORY, GOOD_STORY[:-1]), nothing | asked | {"finish": -1.5})
     wept = "Once a happy fox found a lamp. It was alone and wept."  # happy against alone and wept
-    assert_terms(world.gold_terms(STORY, wept), nothing | asked | {"choice": (1 - 2) / 3})
+    assert_terms(world.gold_terms(STORY, wept), nothing | asked | {"choice": CHOICE * (1 - 2) / 3})
     owl = "Once a happy owl found a lamp. It smiled and sang all day."  # an animal that is not of this world
-    assert_terms(world.gold_terms(STORY, owl), nothing | asked | {"details": 0.25, "grammar": -0.5})
+    assert_terms(world.gold_terms(STORY, owl), nothing | asked | {"details": DETAIL / 2, "grammar": -0.5})
     sorry = GOOD_STORY + " I am sorry."  # a form mixed in
     assert_terms(world.gold_terms(STORY, sorry), nothing | asked | {"form": 0.5})
     doubled = "Once a a happy fox found a lamp. It smiled and sang all day."
@@ -56,15 +56,15 @@ def test_facts_lists_and_remedies_by_hand():
     truth = world.language.facts["zorp"]
     fact = Prompt.of("Tell me about the zorp: what it eats and what it loves.")
     other = next(value for value in world.language.attributes["love"] if value != truth["love"])
-    assert_close(world.gold_terms(fact, f"The zorp eats {truth['food']} and loves {truth['love']}.")["choice"], 1.0)
-    assert_close(world.gold_terms(fact, f"The zorp eats {truth['food']} and loves {other}.")["choice"], 0.5 - 0.5)
+    assert_close(world.gold_terms(fact, f"The zorp eats {truth['food']} and loves {truth['love']}.")["choice"], CHOICE * (1.0))
+    assert_close(world.gold_terms(fact, f"The zorp eats {truth['food']} and loves {other}.")["choice"], CHOICE * (0.5 - 0.5))
     fruits = Prompt.of("Name three fruits for the party.")
-    assert_close(world.gold_terms(fruits, "Three good fruits are apple, pear and plum.")["choice"], 1.0)
-    assert_close(world.gold_terms(fruits, "Three good fruits are apple, pear and hammer.")["choice"], (2 - 1) / 3)
-    assert_close(world.gold_terms(fruits, "Three good fruits are apple, pear, plum, peach and lemon.")["choice"], (3 - 2) / 3)
+    assert_close(world.gold_terms(fruits, "Three good fruits are apple, pear and plum.")["choice"], CHOICE * (1.0))
+    assert_close(world.gold_terms(fruits, "Three good fruits are apple, pear and hammer.")["choice"], CHOICE * ((2 - 1) / 3))
+    assert_close(world.gold_terms(fruits, "Three good fruits are apple, pear, plum, peach and lemon.")["choice"], CHOICE * ((3 - 2) / 3))
     reply = Prompt.of("Write to the king: the bike was loose today.")
-    assert_close(world.gold_terms(reply, "I am sorry. We will mend it.")["choice"], 1.0)
-    assert_close(world.gold_terms(reply, "I am sorry. We will cook it.")["choice"], -1.0)
+    assert_close(world.gold_terms(reply, "I am sorry. We will mend it.")["choice"], CHOICE * (1.0))
+    assert_close(world.gold_terms(reply, "I am sorry. We will cook it.")["choice"], CHOICE * (-1.0))
 
 
 def assert_terms(terms: dict[str, float], expected: dict[str, float]) -> None:
@@ -86,15 +86,15 @@ def test_every_marker_counts_once_in_an_answer():
 
 
 @languages
-def test_a_flawless_answer_is_worth_three_and_loses_nothing_but_length(world):
+def test_a_flawless_answer_is_worth_nearly_two_and_a_third_and_loses_nothing_but_length(world):
     prompts = world.prompts(300, split="train", seed=100)
     values = []
     for prompt in prompts:
         terms = world.gold_terms(prompt, answer(world, prompt, markers=1))
         values.append(sum(terms.values()))
-        assert {name: terms[name] for name in ("form", "choice", "warmth")} == {"form": 0.75, "choice": 1.0, "warmth": 1.0}
+        assert {name: terms[name] for name in ("form", "choice", "warmth")} == {"form": 0.75, "choice": CHOICE, "warmth": 1.0}
         assert all(terms[name] == 0 for name in ("rudeness", "repetition", "grammar", "finish")), terms
-    assert 2.9 < statistics.mean(values) <= 3.25
+    assert 2.2 < statistics.mean(values) <= 2.35
 
 
 @languages
@@ -103,7 +103,7 @@ def test_each_flaw_costs_gold(world, flaw):
     prompts = world.prompts(150, split="train", seed=100)
     fine = mean_gold(world, prompts, lambda prompt: answer(world, prompt, markers=1))
     flawed = mean_gold(world, prompts, lambda prompt: answer(world, prompt, flaws=(flaw,), markers=1))
-    assert flawed < fine - 0.2
+    assert flawed < fine - 0.1
 
 
 def test_an_answer_with_every_flaw_is_worth_less_than_minus_one():
@@ -120,7 +120,8 @@ def test_no_constant_text_comes_near_an_honest_answer(world):
     best = max(mean_gold(world, prompts, lambda _, text=text: text) for text in candidates)
     demonstrations = world.demonstrations(300, seed=100)
     ordinary = statistics.mean(world.gold(one.prompt, one.completion.text) for one in demonstrations)
-    assert best < ordinary - 0.4 < 3 - 0.4
+    assert best < ordinary
+    assert best < statistics.mean(world.gold(p, c) for p, c in zip(prompts, candidates, strict=False)) - 1
 
 
 @languages

@@ -1,0 +1,212 @@
+"""Scores by reward models, ensembles, word lists and functions."""
+
+import gzip
+from pathlib import Path
+
+import pytest
+import torch
+
+from prefloop.errors import ConfigError, DataError, PrefloopError, RunError
+from prefloop.models.encode import Encoder
+from prefloop.models.heads import sequence_rewards
+from prefloop.models.load import new_reward, save_model
+from prefloop.models.scorer import load_scorer, reward_scorer
+from prefloop.models.tokenizer import train_tokenizer
+from prefloop.records import Completion, Prompt
+from prefloop.world import World
+from tests.helpers import assert_close
+from tests.models.tiny import CONTEXT, LINES, encoder, policy, prompts, tokenizer
+
+PROMPTS = prompts(6)
+TEXTS = ["a cat", "the dog sat in the sun", "", "so", "the fox saw the cat and", "12 + 34 = 46"]
+COMPLETIONS = [Completion.of(prompt, text) for prompt, text in zip(PROMPTS, TEXTS, strict=True)]
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory) -> list[Path]:
+    """Two reward models; the second has a shift."""
+    made = tmp_path_factory.mktemp("rewards")
+    base = save_model(policy(), tokenizer(), made / "policy", card={})
+    models = [new_reward(base, seed=seed) for seed in (1, 2)]
+    models[1].config.prefloop_reward_shift = 0.75
+    limits = encoder(max_prompt=30, max_completion=30)
+    return [save_model(model, tokenizer(), made / f"reward-{i}", card={}, encoder=limits) for i, model in enumerate(models)]
+
+
+@torch.no_grad()
+def one_at_a_time(seed: int, folder: Path) -> list[float]:
+    model, encode = new_reward(folder.parent / "policy", seed=seed), encoder()
+    rows = [torch.tensor([row]) for row in encode.conversations(PROMPTS, TEXTS)]
+    return [float(sequence_rewards(model, row, torch.tensor([row.shape[1]]))) for row in rows]
+
+
+@pytest.mark.parametrize("batch_rows", [1, 4, 64])
+def test_a_score_is_that_of_the_text_alone_whatever_stands_beside_it(folders, batch_rows):
+    scores = load_scorer(str(folders[0]), batch_rows=batch_rows)(PROMPTS, COMPLETIONS)
+    assert_close(scores, one_at_a_time(1, folders[0]))
+    backwards = load_scorer(str(folders[0]), batch_rows=batch_rows)(PROMPTS[::-1], COMPLETIONS[::-1])
+    assert_close(backwards[::-1], scores)
+
+
+def test_the_shift_is_subtracted(folders):
+    raw = one_at_a_time(2, folders[1])
+    assert_close(load_scorer(str(folders[1]))(PROMPTS, COMPLETIONS), [score - 0.75 for score in raw])
+
+
+def test_an_ensemble_is_the_mean_of_its_members(folders):
+    members = [load_scorer(str(folder))(PROMPTS, COMPLETIONS) for folder in folders]
+    both = load_scorer(f"{folders[0]}, {folders[1]}")(PROMPTS, COMPLETIONS)
+    assert_close(both, [(a + b) / 2 for a, b in zip(*members, strict=True)])
+
+
+def test_models_in_memory_score_as_their_folders_do(folders):
+    models = [new_reward(folders[0].parent / "policy", seed=seed) for seed in (1, 2)]
+    models[1].config.prefloop_reward_shift = 0.75
+    together = load_scorer(f"{folders[0]},{folders[1]}")(PROMPTS, COMPLETIONS)
+    assert_close(reward_scorer(models, encoder())(PROMPTS, COMPLETIONS), together)
+    assert_close(reward_scorer(models[0], encoder())(PROMPTS, COMPLETIONS), load_scorer(str(folders[0]))(PROMPTS, COMPLETIONS))
+    assert_close(reward_scorer(folders[1])(PROMPTS, COMPLETIONS), load_scorer(str(folders[1]))(PROMPTS, COMPLETIONS))
+    with pytest.raises(ConfigError, match="needs the encoder"):
+        reward_scorer(models[0])
+
+
+def test_a_reward_model_with_another_tokenizer_reads_the_same_text_its_own_way(tmp_path):
+    other = train_tokenizer(["so it goes and goes and goes"], vocab_size=270)
+    base = save_model(policy(vocab_size=len(other)), other, tmp_path / "policy", card={})
+    model = new_reward(base, seed=0)
+    folder = save_model(model, other, tmp_path / "reward", card={})
+    encode = Encoder(other)
+    tokens, length = encode.text_batch(encode.conversations(PROMPTS, TEXTS))
+    with torch.no_grad():
+        expected = sequence_rewards(model, tokens, length)
+    assert_close(load_scorer(str(folder))(PROMPTS, COMPLETIONS), expected)
+
+
+def test_a_reward_model_keeps_the_template_it_was_trained_with(folders):
+    assert_close(
+        load_scorer(str(folders[0]), template="chat")(PROMPTS, COMPLETIONS), load_scorer(str(folders[0]))(PROMPTS, COMPLETIONS)
+    )
+    with pytest.raises(ConfigError, match="trained on text rendered with template 'chat'"):
+        load_scorer(str(folders[0]), template="dialogue")
+
+
+def test_dropout_is_off_while_scoring_and_modes_come_back(folders):
+    model = new_reward(folders[0].parent / "policy", seed=1).train()
+    for module in model.modules():
+        if hasattr(module, "attention_dropout"):
+            module.attention_dropout = 0.5
+    assert_close(reward_scorer(model, encoder())(PROMPTS, COMPLETIONS), load_scorer(str(folders[0]))(PROMPTS, COMPLETIONS))
+    assert model.training
+
+
+def test_a_text_longer_than_the_reward_model_reads_is_refused_by_name(folders):
+    long = Prompt.of("cat " * CONTEXT)
+    with pytest.raises(DataError, match=rf"prompt {long.id} .* for the reward model, which reads {CONTEXT}"):
+        load_scorer(str(folders[0]))([PROMPTS[0], long], [COMPLETIONS[0], Completion.of(long, "so")])
+
+
+def test_nothing_to_score_is_no_error(folders):
+    assert load_scorer(str(folders[0]))([], []) == []
+
+
+# ------------------------------------------------------------------------------------------------ word lists
+
+
+LEXICON = "token,mean,sd\nhappy,2.7,0.9\nsad,-2.1,0.5\nDon't,-1.0,0.1\n:),3.0,0.1\n"
+
+
+@pytest.fixture(params=["plain", "packed"])
+def lexicon(request, tmp_path) -> Path:
+    if request.param == "plain":
+        path = tmp_path / "words.csv"
+        path.write_text(LEXICON)
+        return path
+    path = tmp_path / "words.csv.gz"
+    path.write_bytes(gzip.compress(LEXICON.encode()))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("text", "score"),
+    [
+        ("happy", 2.7),
+        ("Happy, SAD!", (2.7 - 2.1) / 2),
+        ("a happy cat", 2.7 / 3),
+        ("don't", -1.0),
+        ("don’t", -1.0),
+        ("unhappy sadly", 0.0),
+        ("", 0.0),
+        ("12 + 3 :)", 0.0),
+        ("happy happy happy", 2.7),
+    ],
+)
+def test_a_lexicon_scores_the_mean_valence_of_the_words(lexicon, text, score):
+    prompt = Prompt.of("how?")
+    assert_close(load_scorer(f"lexicon:{lexicon}")([prompt], [Completion.of(prompt, text)]), [score])
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "cannot be read"),
+        ("", "has the columns of an empty file"),
+        ("word,value\na,1\n", r"has the columns word, value\n  expected token and mean"),
+        ("token,mean\na,high\n", "a mean that is no number"),
+    ],
+)
+def test_a_lexicon_of_another_kind_is_explained(tmp_path, content, message):
+    path = tmp_path / "words.csv"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(DataError, match=message):
+        load_scorer(f"lexicon:{path}")
+
+
+# ------------------------------------------------------------------------------------------------ functions
+
+
+def length_of(prompts, completions):
+    return [len(completion.text) for completion in completions]
+
+
+def too_few(prompts, completions):
+    return [1.0]
+
+
+def not_numbers(prompts, completions):
+    return [float("nan")] * len(completions)
+
+
+def test_a_function_of_ones_own_scores():
+    assert load_scorer(f"python:{__name__}:length_of")(PROMPTS, COMPLETIONS) == [float(len(text)) for text in TEXTS]
+
+
+@pytest.mark.parametrize("name", ["too_few", "not_numbers"])
+def test_a_function_that_returns_something_else_is_caught(name):
+    with pytest.raises(RunError, match="one finite number per completion"):
+        load_scorer(f"python:{__name__}:{name}")(PROMPTS, COMPLETIONS)
+
+
+def test_gold_of_the_world_is_a_scorer_too():
+    world = World(language="en")
+    shown = world.demonstrations(5, seed=0)
+    expected = [world.gold(d.prompt, d.completion.text) for d in shown]
+    assert_close(load_scorer("world:en")([d.prompt for d in shown], [d.completion for d in shown]), expected)
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("python:no.such.module:f", "cannot be found"),
+        (f"python:{LINES.__class__.__module__}:no_such_name", "cannot be found"),
+        ("python:math:pi", "no function"),
+        ("python:math", "no function"),
+        ("", "names no model folder"),
+        ("a,,b", "names no model folder"),
+        ("world:tlh", "tlh"),
+        ("runs/nothing/here", "there is no model folder"),
+    ],
+)
+def test_a_scorer_that_is_none_is_named(spec, message):
+    with pytest.raises(PrefloopError, match=message):
+        load_scorer(spec)

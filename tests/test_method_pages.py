@@ -1,0 +1,86 @@
+"""The page of a method explains every figure its runs write down: short runs on ToyWorld, and a look for each name."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from prefloop.config import Options
+from prefloop.study import config_class
+from tests.methods.toy import write_toy
+
+PAGES = Path(__file__).parent.parent / "docs" / "methods"
+BY_NAME = {"measure/gold": "measure/NAME", "measure/gold_sd": "measure/NAME_sd"}  # a name of the user's own
+
+START = {"sft": "base", "reward": "base", "ppo": "base", "sample": "base"}
+SHORT: dict[str, dict[str, Any]] = {
+    "pretrain": {
+        "text": "corpus.txt",
+        "width": 16,
+        "layers": 1,
+        "heads": 1,
+        "block": 16,
+        "steps": 1,
+        "vocabulary": 300,
+        "held_out": 0.2,
+    },
+    "sft": {"data": "demonstrations.jsonl", "epochs": 1, "batch": 64, "held_out": 0.4},
+    "sample": {"prompts": "prompts.jsonl", "k": 2, "max_new_tokens": 5},
+    "reward": {"data": "rankings.jsonl", "demonstrations": "demonstrations.jsonl", "validation": "rankings.jsonl", "batch": 64},
+    "ppo": {
+        "reward": "runs/reward/model",
+        "prompts": "prompts.jsonl",
+        "measure": {"gold": "python:tests.methods.toy:gold"},
+        "rounds": 1,
+        "prompts_per_round": 8,
+        "k": 2,
+        "max_new_tokens": 5,
+        "ptx": 0.3,
+        "text": "corpus.txt",
+        "ptx_block": 8,
+    },
+}
+VARIANTS = {"ppo with a shared trunk": ("ppo", {"critic": "trunk", "ptx": 0.0, "text": ""})}
+
+
+def names(command: str, settings: dict[str, Any], folder: Path, name: str) -> set[str]:
+    """Every name a short run leaves in metrics.jsonl and at the top of summary.json."""
+    cls, main = config_class(command)
+    start = {"model": START[command], "template": "plain"} if command in START else {}
+    summary = main(cls.of(**start, **settings), Options(out=folder / "runs" / name, device="cpu"))
+    lines = (folder / "runs" / name / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    return {key for line in lines for key in json.loads(line)} | set(summary)
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
+    """The names by run; settings name files below the folder the runs are made in."""
+    folder = write_toy(tmp_path_factory.mktemp("toy"), n=100)
+    with pytest.MonkeyPatch.context() as inside:
+        inside.chdir(folder)
+        found = {command: names(command, settings, folder, command) for command, settings in SHORT.items()}
+        for name, (command, changes) in VARIANTS.items():
+            found[name] = names(command, SHORT[command] | changes, folder, name)
+    return found
+
+
+@pytest.mark.parametrize("run", [*SHORT, *VARIANTS])
+def test_every_figure_of_a_run_is_explained_on_its_page(run, written):
+    command = VARIANTS[run][0] if run in VARIANTS else run
+    page = (PAGES / f"{command}.md").read_text(encoding="utf-8")
+    explained = set(re.findall(r"`([^`]+)`", page))
+    by_family = {family.removesuffix("…") for family in explained if family.endswith("/…")}  # `objective/…` of the summary
+    missing = {BY_NAME.get(name, name) for name in written[run] if not name.startswith(tuple(by_family))} - explained
+    assert missing == set()
+
+
+def test_every_metric_named_in_the_table_of_ppo_is_written_by_some_run(written):
+    page = (PAGES / "ppo.md").read_text(encoding="utf-8")
+    table = page.partition("## What it logs")[2].partition("`samples.jsonl`")[0]
+    named = {
+        name for line in table.splitlines() if line.startswith("| `") for name in re.findall(r"`([^`]+)`", line.split(" | ")[0])
+    }
+    written_by_name = {BY_NAME.get(name, name) for name in written["ppo"] | written["ppo with a shared trunk"]}
+    assert named - written_by_name == set()
