@@ -6,7 +6,6 @@ must make the same calls in the same order.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import fields, replace
 from typing import Any, TypeVar
 
 import torch
@@ -112,25 +111,3 @@ def buckets(tensors: Sequence[Tensor], size: int) -> Iterator[list[Tensor]]:
         group.append(tensor)
     if group:
         yield group
-
-
-def rows_of_all(batch: T) -> T:
-    """The rows of every process's batch (a dataclass of tensors and tuples) one after the other, padded to one width."""
-    return joined(gathered(batch)) if n_processes() > 1 else batch
-
-
-def joined(batches: Sequence[Any]) -> Any:
-    """Batches of one type as one; the first axis is the row."""
-    columns = {field.name: [getattr(batch, field.name) for batch in batches] for field in fields(batches[0])}
-    return replace(batches[0], **{name: joined_column(parts) for name, parts in columns.items()})
-
-
-def joined_column(parts: list[Any]) -> Any:
-    if isinstance(parts[0], tuple):
-        return tuple(item for part in parts for item in part)
-    size = [sum(len(part) for part in parts), *(max(sizes) for sizes in zip(*(part.shape[1:] for part in parts), strict=True))]
-    whole, at = parts[0].new_zeros(size), 0
-    for part in parts:
-        whole[(slice(at, at + len(part)), *map(slice, part.shape[1:]))] = part
-        at += len(part)
-    return whole

@@ -43,7 +43,7 @@ from prefloop.engine.lock import release_lock, take_lock
 from prefloop.engine.memory import keep_memory
 from prefloop.engine.plainly import number, plain
 from prefloop.engine.plan import Plan
-from prefloop.engine.processes import choose_device, gathered, is_main, n_processes, on_main, rank, rows_of_all
+from prefloop.engine.processes import choose_device, gathered, is_main, n_processes, on_main, rank
 from prefloop.engine.progress import bar, brief, say, track
 from prefloop.errors import ConfigError, Interrupted, RunError
 
@@ -239,10 +239,6 @@ class Run:
         on_main(lambda: self.write_json("summary.json", written))
         self.finished = written
         return written
-
-    def gathered(self, batch: T) -> T:
-        """The rows of every process in one batch, in the order of their ranks; on every process."""
-        return rows_of_all(batch)
 
     # --- chance --------------------------------------------------------------------------------------------------------
 

@@ -5,8 +5,10 @@ A program of its own, because torch is then imported once and forked, which is s
 
 import json
 import os
+import signal
 import socket
 import sys
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -16,6 +18,8 @@ import torch._dynamo  # the first optimiser imports it: here once, not in every 
 
 from prefloop.config import Options
 from prefloop.engine import checkpoint
+from prefloop.engine.lock import release_lock, take_lock
+from prefloop.errors import ConfigError
 from tests.engine import two_processes
 from tests.engine.toy import ToyConfig, main
 
@@ -66,6 +70,24 @@ def resumed(folder: Path) -> None:
     main(ToyConfig(), Options(out=folder, resume=True, device="cpu"))
 
 
+def a_lock_is_free_again_while_a_child_of_its_holder_lives(folder: Path) -> int:
+    """0 if so. The child tells through a pipe that it has begun, and waits for nothing."""
+    folder.mkdir()
+    file = take_lock(folder)
+    hears, tells = os.pipe()
+    sleeper = child(lambda: (os.write(tells, b"!"), time.sleep(600)))
+    os.read(hears, 1)
+    release_lock(file)
+    try:
+        release_lock(take_lock(folder))
+        return 0
+    except ConfigError:
+        return 1
+    finally:
+        os.kill(sleeper, signal.SIGKILL)
+        ended(sleeper)
+
+
 def one_of_two(out: Path, rank: int, port: int) -> None:
     """What torchrun sets for each process, then the process."""
     launched = {
@@ -95,4 +117,5 @@ if __name__ == "__main__":
     for point, occasion in FAULTS.items():
         folder = out / point
         status[point] = [ended(child(partial(killed, folder, point, occasion))), ended(child(partial(resumed, folder)))]
+    status["lock"] = [a_lock_is_free_again_while_a_child_of_its_holder_lives(out / "lock")]
     sys.stdout.write(json.dumps(status))

@@ -4,10 +4,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from prefloop.engine.processes import buckets, choose_device, joined
+from prefloop.engine.processes import buckets, choose_device
 from prefloop.errors import ConfigError
-from tests.engine.toy import text
-from tests.engine.two_processes import OTHER, ROWS, updates
+from tests.engine.two_processes import OTHER, updates
 from tests.helpers import assert_close
 
 
@@ -59,20 +58,10 @@ def test_a_bad_row_is_named_with_its_process_on_all_of_them(two):
         assert "the 0 rows given to of_text" in found["no_rows"]
 
 
-def test_rows_and_values_are_gathered_in_the_order_of_ranks(two):
+def test_values_are_gathered_in_the_order_of_ranks_and_decided_by_the_first(two):
     for found in two[1]:
-        assert found["rows"] == ROWS.tokens[[0, 2, 1]].tolist()
         assert found["gathered"] == [{"rank": 0}, {"rank": 1}]
         assert found["on_main"] == 0
-
-
-def test_batches_of_unequal_width_are_joined_by_padding():
-    one, other = text([3, 2]), text([5], seed=1)
-    whole = joined([one, other])
-    assert whole.tokens.shape == (3, 5)
-    assert torch.equal(whole.tokens[:2, :3], one.tokens) and torch.equal(whole.tokens[2:], other.tokens)
-    assert whole.tokens[:2, 3:].count_nonzero() == 0
-    assert whole.length.tolist() == [3, 2, 5]
 
 
 def test_no_bucket_is_over_full_and_types_are_not_mixed():

@@ -139,6 +139,10 @@ def test_the_lock_of_a_dead_process_does_not_block(tmp_path):
     file.close()
 
 
+def test_a_worker_that_outlives_its_run_does_not_keep_its_lock(children):
+    assert children.status["lock"] == [0], children.said
+
+
 def test_a_refused_run_lets_go_of_its_lock(tmp_path):
     opened(tmp_path).close()
     with pytest.raises(ConfigError, match="other settings"):

@@ -9,7 +9,7 @@ import torch
 
 from prefloop.config import Options
 from prefloop.engine.learner import Learner, Term
-from prefloop.engine.processes import barrier, choose_device, gathered, n_processes, on_main, rank, rows_of_all
+from prefloop.engine.processes import barrier, choose_device, gathered, n_processes, on_main, rank
 from prefloop.engine.run import open_run
 from prefloop.errors import ConfigError, RunError
 from prefloop.models.batch import take
@@ -72,7 +72,6 @@ def main(out: Path) -> None:
         "refused": message(lambda: open_run("toy", ToyConfig(), Options(out=out / "run", device="cpu"), seed=1)),
         "blamed": message(lambda: spoiled.step(Term(of_text, share(bad(5), [[0, 1], [4, 5]][me])))),
         "no_rows": message(lambda: spoiled.step(Term(of_text, share(ROWS, [])))),
-        "rows": rows_of_all(share(ROWS, [[0, 2], [1]][me])).tokens.tolist(),
         "gathered": gathered({"rank": me}),
         "on_main": on_main(lambda: me),
     }

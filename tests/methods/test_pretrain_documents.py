@@ -48,7 +48,7 @@ def test_a_conversation_becomes_the_tokens_that_a_reward_model_reads(rankings):
     for template in ("chat", "dialogue", "plain"):
         read = encoder(template=template)
         (first, *_) = documents = read_documents(config(rankings)).train
-        batch = packed(read, documents, config(rankings, block=512))
+        batch = packed(read, documents, config(rankings, block=200))
         expected = read.conversations([first.prompt], [first.completion.text])[0]  # type: ignore[union-attr]
         row = batch.tokens[0].tolist()
         start = 0 if read.begin else 1  # a text without BOS is led in by EOS

@@ -8,7 +8,7 @@ import torch
 from transformers import AutoModelForSequenceClassification
 
 from prefloop.data.read import read_demonstrations, read_groups
-from prefloop.data.write import write_groups
+from prefloop.data.write import split_by_prompt, write_groups
 from prefloop.engine.randomness import derived_seed
 from prefloop.errors import DataError
 from prefloop.models import heads
@@ -17,7 +17,7 @@ from prefloop.models.scorer import load_scorer, reward_scorer
 from prefloop.records import Completion, Group, Prompt, Ranking
 from prefloop.stats.pair_accuracy import pair_accuracy
 from tests.helpers import assert_close
-from tests.methods.toy import history, run_reward, saved, toy, toy_encoder, toy_tokenizer
+from tests.methods.toy import history, run_reward, saved, toy, toy_encoder
 
 
 def group(prompt: str, *tiers: str, unusable: str = "") -> Group:
@@ -185,14 +185,14 @@ def test_ties_teach_nothing_and_a_prompt_of_ties_is_left_out_before_weights_are_
     with_tied = first_loss(tmp_path / "tied", data=tmp_path / "tied.jsonl")
     assert_close(with_tied, first_loss(tmp_path / "untied", data=unequal))
     write_groups(tmp_path / "all.jsonl", [group("b c", "bc,cb")])
-    with pytest.raises(DataError, match="no prompt of .* has two answers in different places"):
+    with pytest.raises(DataError, match=r"no prompt of .* has two answers in different places"):
         run_reward(tmp_path / "all", data=tmp_path / "all.jsonl", demonstrations="")
 
 
 def test_held_out_prompts_are_judged_and_never_learned_from(tmp_path):
     summary = run_reward(tmp_path, held_out=0.4, seed=1)
     groups = read_groups(toy() / "rankings.jsonl").records
-    learned = {one.prompt.id for one in groups} - {prompt for prompt in held_out_prompts(tmp_path)}
+    learned = {one.prompt.id for one in groups} - held_out_prompts()
     assert learned and len(learned) < 8
     assert summary["prompts"] == sum(one.prompt.id in learned for one in groups)
     judged = [one for one in groups if one.prompt.id not in learned]
@@ -202,23 +202,10 @@ def test_held_out_prompts_are_judged_and_never_learned_from(tmp_path):
     assert summary["held_out_loss"] > 0
 
 
-def held_out_prompts(run) -> set[str]:
-    """The prompts that a split by hash holds out, from the definition."""
-    from prefloop.data.write import split_by_prompt
-
+def held_out_prompts() -> set[str]:
     return {one.prompt.id for one in split_by_prompt(read_groups(toy() / "rankings.jsonl").records, held_out=0.4, seed=1)[1]}
 
 
 def test_too_few_prompts_to_hold_out_are_counted_as_prompts_not_as_rows(tmp_path):
     with pytest.raises(DataError, match="has 8 different prompts, too few to hold out 0%"):
         run_reward(tmp_path, held_out=0.001)
-
-
-def test_the_tokenizer_travels_with_the_model():
-    assert load_scorer(str(toy() / "reward" / "model")) is not None
-    folder = toy() / "reward" / "model"
-    assert (folder / "tokenizer.json").read_bytes() == saved_tokenizer()
-
-
-def saved_tokenizer() -> bytes:
-    return toy_tokenizer().backend_tokenizer.to_str(pretty=True).encode()

@@ -78,6 +78,11 @@ def toy() -> Path:
     """The files of the world with an SFT model and a reward model, made once for all tests of a process."""
     folder = Path(tempfile.mkdtemp(prefix="prefloop-toy-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return train_toy(folder)
+
+
+def train_toy(folder: Path) -> Path:
+    """The files of the world with sft/ and reward/."""
     write_toy(folder)
     run_sft(folder / "sft", folder=folder, epochs=3)
     run_reward(folder / "reward", folder=folder, model=folder / "sft" / "model")

@@ -174,7 +174,7 @@ def test_every_completion_is_scored_after_its_own_prompt_and_missing_ones_are_ze
 def test_scoring_in_parts_changes_neither_scores_nor_gradients():
     model, batch = reward_model("llama").double(), ranked()
     gradients = []
-    for max_rows in (0, 1, 2):
+    for max_rows in (32, 1, 2):
         model.zero_grad()
         table = scores(model, batch, max_rows=max_rows)
         (table * torch.arange(6).view(2, 3)).sum().backward()

@@ -61,7 +61,9 @@ def test_facts_lists_and_remedies_by_hand():
     fruits = Prompt.of("Name three fruits for the party.")
     assert_close(world.gold_terms(fruits, "Three good fruits are apple, pear and plum.")["choice"], CHOICE * (1.0))
     assert_close(world.gold_terms(fruits, "Three good fruits are apple, pear and hammer.")["choice"], CHOICE * ((2 - 1) / 3))
-    assert_close(world.gold_terms(fruits, "Three good fruits are apple, pear, plum, peach and lemon.")["choice"], CHOICE * ((3 - 2) / 3))
+    assert_close(
+        world.gold_terms(fruits, "Three good fruits are apple, pear, plum, peach and lemon.")["choice"], CHOICE * ((3 - 2) / 3)
+    )
     reply = Prompt.of("Write to the king: the bike was loose today.")
     assert_close(world.gold_terms(reply, "I am sorry. We will mend it.")["choice"], CHOICE * (1.0))
     assert_close(world.gold_terms(reply, "I am sorry. We will cook it.")["choice"], CHOICE * (-1.0))
