@@ -234,7 +234,7 @@ def micro_batches(batch: Batch, total: float, size: int) -> Iterator[Batch]:
     """
     order = row_lengths(batch).argsort(descending=True, stable=True)
     order = order[batch.weight[order] != 0]
-    shares = replace(batch, weight=batch.weight / 3)
+    shares = replace(batch, weight=batch.weight / total)
     for rows in order.split(size or max(1, len(order))):
         if len(rows):
             yield trim(take(shares, rows))

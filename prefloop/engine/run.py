@@ -29,12 +29,12 @@ from contextlib import contextmanager
 from functools import partial
 from io import FileIO
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import IO, Any, Protocol, TypeVar
 
 import torch
 
 from prefloop.config import Config, Options
-from prefloop.engine import checkpoint, estimate, randomness
+from prefloop.engine import checkpoint, randomness
 from prefloop.engine.checkpoint import Checkpoint, replace_file, unwritten
 from prefloop.engine.claim import FORMAT_VERSION, read_meta, refuse_other_settings, refuse_what_is_not_this_run, with_resume
 from prefloop.engine.learner import Learner
@@ -42,14 +42,9 @@ from prefloop.engine.lineage import hash_of, origin
 from prefloop.engine.lock import release_lock, take_lock
 from prefloop.engine.memory import keep_memory
 from prefloop.engine.plainly import number, plain
-from prefloop.engine.plan import Plan
 from prefloop.engine.processes import choose_device, gathered, is_main, n_processes, on_main, rank
 from prefloop.engine.progress import bar, brief, say, track
 from prefloop.errors import ConfigError, Interrupted, RunError
-
-if TYPE_CHECKING:  # types only: importing them would bring transformers
-    from prefloop.data.doctor import DataReport
-    from prefloop.models.encode import Encoder
 
 T = TypeVar("T")
 
@@ -96,7 +91,6 @@ class Run:
         self.lock: IO[str] | None = None
         self.files: dict[str, FileIO] = {}
         self.latest: dict[str, Any] = {}
-        self.reports: dict[str, Any] = {}
         self.earlier_seconds, self.opened_at = 0.0, time.monotonic()
         self.saved_step: int | None = None
         self.wants_to_stop = False
@@ -167,25 +161,6 @@ class Run:
         step = self.saved_step if self.saved_step is not None else self.checkpoint.step if self.checkpoint else None
         saved = "nothing was saved yet" if step is None else f"saved up to step {step}"
         return f"{saved}; run the same command with --resume to go on"
-
-    def report(
-        self, name: str, report: "DataReport", *, encoder: "Encoder | None" = None, max_dropped: float | None = None
-    ) -> None:
-        """Say what became of a data set and keep it as data.json; refuse where more than ``max_dropped`` of it was lost."""
-        if encoder is not None:
-            cut, too_long = encoder.counts["completions_cut"], encoder.counts["prompts_too_long"]
-            report = report.after_encoding(truncated_answers=cut, prompts_too_long=too_long)
-        say("\n".join(report.lines()))
-        self.reports[name] = report.as_dict()
-        self.write_json("data.json", self.reports)
-        if max_dropped is not None:
-            report.refuse_if_too_many_dropped(max_dropped)
-
-    def dry(self, plan: Plan, *, n_rows: int, parameters: int) -> dict[str, Any]:
-        """What the run would take, said and returned instead of doing it."""
-        figures = estimate.told(plan, n_rows=n_rows, parameters=parameters, device=self.device)
-        say("\n".join(estimate.lines(figures)))
-        return figures
 
     # --- figures -------------------------------------------------------------------------------------------------------
 

@@ -173,8 +173,9 @@ def named(figures: dict[str, list[float]]) -> dict[str, list[float]]:
 
 
 def variety(samples: Samples) -> dict[str, float]:
-    """Distinct words and pairs of words of all answers together: low where every prompt gets the same answer."""
-    texts = [completion.text for completion in samples.completions]
+    """Distinct words and pairs of words of the first answers to all prompts together: low where each gets the same answer."""
+    first = {completion.prompt_id: completion.text for completion in reversed(samples.completions)}
+    texts = list(first.values())
     return {f"distinct_{n}_of_all": distinct(texts, n) for n in (1, 2)}
 
 
