@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.engine.killed_runs import KILLED
-from tests.killed_methods import FAULTS, name_of, settings
+from tests.children import FAULTS, name_of, settings, words
+from tests.engine.children import KILLED
 from tests.methods.toy import history, ppo_settings, reward_settings, sft_settings, toy
 
 ROOT = Path(__file__).parents[1]
@@ -28,20 +28,20 @@ def story(run: Path) -> tuple[list[dict], str, dict, dict[str, bytes]]:
 
 
 @pytest.fixture(scope="module")
-def killed_runs(tmp_path_factory) -> tuple[Path, dict[str, list[int]]]:
+def killed_runs(tmp_path_factory) -> tuple[Path, dict[str, list[int]], str]:
     out = tmp_path_factory.mktemp("killed")
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "tests.killed_methods", str(out)]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    program = [sys.executable, "-m", "tests.children", "killed", str(out)]
+    done = subprocess.run(program, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    return out, json.loads(done.stdout)
+    return out, json.loads(done.stdout), done.stderr
 
 
 @pytest.mark.parametrize(("method", "point"), EVERY_FAULT)
 def test_killed_at_a_fault_point_and_resumed_a_run_leaves_the_same_behind(killed_runs, method, point):
-    out, status = killed_runs
-    assert status[method] == [0]
-    assert status[name_of(method, point)] == [KILLED, 0]  # it did die there, and it did get to the end afterwards
+    out, status, said = killed_runs
+    assert status[method] == [0], said
+    assert status[name_of(method, point)] == [KILLED, 0], said  # it did die there, and it did get to the end afterwards
     figures, samples, summary, models = story(out / name_of(method, point))
     expected_figures, expected_samples, expected_summary, expected_models = story(out / method)
     assert figures == expected_figures
@@ -64,14 +64,10 @@ def test_the_runs_that_are_compared_have_a_state_worth_restoring(killed_runs):
 # ------------------------------------------------------------------------------------------------------ the long runs
 
 
-def command(method: str, own: dict, out: Path) -> list[str]:
-    words = [f"{key}={json.dumps(value)}" for key, value in own.items()]
-    return [sys.executable, "-m", "prefloop.cli", method, *words, "--out", str(out), "--device", "cpu", "--resume"]
-
-
-def started(words: list[str]) -> subprocess.Popen:
+def started(method: str, own: dict, out: Path) -> subprocess.Popen:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    return subprocess.Popen(words, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    typed = [sys.executable, "-m", "prefloop.cli", *words(method, own, out), "--resume"]
+    return subprocess.Popen(typed, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
 
 @pytest.mark.long
@@ -81,15 +77,16 @@ def test_killed_at_random_moments_by_the_system_a_command_resumed_leaves_the_sam
     longer = {"sft": {"epochs": 12}, "reward": {"epochs": 12}, "ppo": {"rounds": 16}}[method]
     fill = {"sft": sft_settings, "reward": reward_settings, "ppo": ppo_settings}[method]
     own = fill(toy(), **{**settings(toy())[method], **longer})
-    whole = started(command(method, own, tmp_path / "whole"))
+    whole = started(method, own, tmp_path / "whole")
     begin = time.monotonic()
-    assert whole.wait() == 0, whole.stderr.read() if whole.stderr else ""
+    _, said = whole.communicate()
+    assert whole.returncode == 0, said
     duration = time.monotonic() - begin
 
     chance, n_killed, n_finished = random.Random(f"{method} {time.time()}"), 0, 0
     while n_killed < kills or n_finished == 0:
         folder = tmp_path / f"killed-{n_finished}"
-        process = started(command(method, own, folder))
+        process = started(method, own, folder)
         try:
             patience = chance.uniform(0.2, 1.0) * duration if n_killed < kills else None
             _, said = process.communicate(timeout=patience)

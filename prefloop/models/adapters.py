@@ -5,7 +5,9 @@ from an SFT adapter is never put on the bare model by mistake.
 """
 
 import json
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ from prefloop.models.folder import UNREADABLE, first_line
 
 def is_adapted(model: nn.Module) -> bool:
     """Whether an adapter is on the model."""
-    return hasattr(model, "peft_config")
+    return hasattr(model, "get_base_model")
 
 
 def with_adapter(
@@ -42,7 +44,8 @@ def with_adapter(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
-            return peft.get_peft_model(model, config)
+            with peft_in_peace():
+                return peft.get_peft_model(model, config)
         except ValueError as error:
             linear = sorted({name.rsplit(".", 1)[-1] for name, module in model.named_modules() if isinstance(module, nn.Linear)})
             raise ConfigError(
@@ -71,7 +74,8 @@ def read_adapter(folder: str | Path, base: PreTrainedModel) -> Any:
     """The adapter of a folder on its base, ready to go on learning."""
     peft = import_peft()
     try:
-        return peft.PeftModel.from_pretrained(base, str(folder), is_trainable=True)
+        with peft_in_peace():
+            return peft.PeftModel.from_pretrained(base, str(folder), is_trainable=True)
     except UNREADABLE as error:
         raise DataError(
             f"the adapter {folder} cannot be put on its base\n  {first_line(error)}\n  was the base changed since?"
@@ -113,6 +117,14 @@ def read_adapter_config(folder: str | Path) -> dict[str, Any]:
             f"{path} cannot be read: {error}\n  an adapter folder holds adapter_config.json and adapter_model.safetensors"
         ) from None
     return config if isinstance(config, dict) else {}
+
+
+@contextmanager
+def peft_in_peace() -> Iterator[None]:
+    """PEFT still uses names that transformers is going to drop, and each use warns."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        yield
 
 
 def import_peft() -> Any:

@@ -28,7 +28,7 @@ from prefloop.ops.logprobs import (
 
 def unwrapped(model: Any) -> Any:
     """The Hugging Face model inside an adapter, which acts inside the model's layers and stays active."""
-    return model.get_base_model() if hasattr(model, "peft_config") else model
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def hidden_states(model: nn.Module, tokens: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ Byte-level BPE (every text has tokens, none is unknown), digits one by one so th
 role. The template is the shortest that keeps roles apart: ``<|user|>{question}<|assistant|>{answer}<|eos|>``.
 """
 
+import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -118,7 +119,7 @@ def load_tokenizer(source: str | Path) -> PreTrainedTokenizerBase:
     if not Path(source).is_dir():
         kind_of(source)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(str(source), trust_remote_code=False)
+        tokenizer = tokenizer_class(Path(source)).from_pretrained(str(source), trust_remote_code=False)
     except UNREADABLE as error:
         raise DataError(f"the tokenizer of {source} cannot be read\n  {first_line(error)}\n  {where_from(source)}") from None
     if tokenizer.eos_token_id is None:
@@ -131,6 +132,18 @@ def load_tokenizer(source: str | Path) -> PreTrainedTokenizerBase:
         tokenizer.pad_token = spare_token(tokenizer) or tokenizer.eos_token
     tokenizer.padding_side = "right"
     return tokenizer
+
+
+def tokenizer_class(folder: Path) -> Any:
+    """For a folder that says its tokenizer.json is all there is, just that.
+
+    Else AutoTokenizer, which for some architectures (Qwen2) rebuilds any tokenizer as the architecture's usual one.
+    """
+    try:
+        declared = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8")).get("tokenizer_class")
+    except (OSError, ValueError, AttributeError):
+        return AutoTokenizer  # from the hub, or with something to say about what is wrong
+    return PreTrainedTokenizerFast if declared == "TokenizersBackend" else AutoTokenizer
 
 
 def spare_token(tokenizer: Any) -> str | None:

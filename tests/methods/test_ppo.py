@@ -2,17 +2,19 @@
 
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import nn
 
 from prefloop.engine.learner import Learner, Term
 from prefloop.errors import ConfigError, RunError
 from prefloop.methods import ppo
 from prefloop.methods.ppo import Controls, PPOConfig, credit, earned, of_both, of_returns, of_rollouts, refuse_if_off_policy
 from prefloop.models.batch import RolloutBatch, Samples
-from prefloop.models.critic import load_critic
+from prefloop.models.critic import Critic, load_critic
 from prefloop.models.heads import policy_logprobs, sequence_rewards, without_dropout
 from prefloop.models.load import load_policy, load_reward, save_model
 from prefloop.models.sampling import sample
@@ -158,8 +160,9 @@ def test_dropout_is_named_as_the_cause():
 
 def test_low_precision_is_named_as_the_cause():
     minibatch = as_minibatch(drawn(tiny.policy(), tiny.encoder(template="plain")))
+    policy: nn.Module = tiny.policy()
     with pytest.raises(RunError, match="likely cause: the weights are not float32"):
-        refuse_if_off_policy(tiny.policy().to(torch.bfloat16), minibatch, config())
+        refuse_if_off_policy(policy.to(torch.bfloat16), minibatch, config())
 
 
 def test_a_sampler_that_ignores_the_temperature_is_found_out_by_the_run(tmp_path, monkeypatch):
@@ -285,7 +288,7 @@ def whole() -> tuple[torch.Tensor, torch.Tensor]:
     return torch.cat([tokens, torch.zeros_like(tokens[:, :1])], 1), length
 
 
-def critic_of(kind: str, policy=None):
+def critic_of(kind: Any, policy: nn.Module | None = None) -> Critic:
     policy = policy or load_policy(toy() / "sft" / "model")
     return load_critic(kind, policy, str(toy() / "sft" / "model"), str(toy() / "reward" / "model"), seed=0, device="cpu")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedTokenizerFast
 
 from prefloop.errors import ConfigError, DataError, RunError
 from prefloop.models import load
@@ -50,11 +50,11 @@ def broken(policies, tmp_path) -> Path:
 @torch.no_grad()
 def test_a_saved_policy_is_an_ordinary_folder_that_says_the_same(policies, architecture):
     expected = policy(architecture)(TOKENS).logits
-    plain = AutoModelForCausalLM.from_pretrained(str(policies[architecture]))
-    for model in (plain, load_policy(policies[architecture])):
-        assert not model.training
-        assert_close(model(TOKENS).logits, expected)
-    assert AutoTokenizer.from_pretrained(str(policies[architecture])).get_vocab() == tokenizer().get_vocab()
+    loaded = load_policy(policies[architecture])
+    assert not loaded.training
+    assert torch.equal(loaded(TOKENS).logits, expected), "the same weights on memory of their own: no rounding may differ"
+    assert_close(AutoModelForCausalLM.from_pretrained(str(policies[architecture]))(TOKENS).logits, expected)
+    assert load_tokenizer(policies[architecture]).get_vocab() == tokenizer().get_vocab()
     names = {path.name for path in policies[architecture].iterdir()}
     assert {
         "config.json",
@@ -118,8 +118,8 @@ def test_a_new_reward_model_has_the_policys_trunk_and_a_small_head_of_its_seed(p
     again, other = new_reward(policies[architecture], seed=4), new_reward(policies[architecture], seed=5)
     assert torch.equal(model.score.weight, again.score.weight)
     assert not torch.equal(model.score.weight, other.score.weight)
-    heads = torch.cat([new_reward(policies[architecture], seed=seed).score.weight for seed in range(30)])
-    assert abs(float(heads.std()) * (32 + 1) ** 0.5 - 1) < 0.1
+    heads = torch.cat([new_reward(policies[architecture], seed=seed).score.weight for seed in range(8)])
+    assert abs(float(heads.std()) * (32 + 1) ** 0.5 - 1) < 0.2  # 256 numbers
     assert (model.config.num_labels, model.config.pad_token_id, model.config.prefloop_reward_shift) == (
         1,
         tokenizer().pad_token_id,
@@ -143,7 +143,8 @@ def test_a_saved_reward_model_is_read_by_plain_transformers_padded_or_not(polici
         encode.render(prompt) + answer + "<|eos|>"
         for prompt, answer in zip(prompts(4), ["a cat", "the dog sat", "", "so"], strict=True)
     ]
-    inputs = AutoTokenizer.from_pretrained(str(folder))(texts, padding=True, return_tensors="pt")
+    reader = PreTrainedTokenizerFast if architecture == "qwen2" else AutoTokenizer  # AutoTokenizer rebuilds Qwen2's tokenizers
+    inputs = reader.from_pretrained(str(folder))(texts, padding=True, return_tensors="pt")
     assert_close(theirs(**inputs).logits[:, 0], expected)
     assert theirs.config.prefloop_reward_shift == 0.25
     assert load_reward(folder).config.prefloop_reward_shift == 0.25
