@@ -307,6 +307,8 @@ def differences(a: str, b: str, per_prompt: PerPrompt) -> list[dict]:
     rows = []
     for figure in shared:
         x, y = np.asarray(per_prompt[a][figure]), np.asarray(per_prompt[b][figure])
+        if figure.startswith("skill/") and np.array_equal(x, y):
+            continue  # the same hits on the same items: best-of-n has its policy's skills, there is nothing to compare
         n = min(len(x), len(y))  # best-of-n may have answered only the first prompts
         interval = paired_difference(x[:n], y[:n])
         rows.append(

@@ -300,7 +300,8 @@ def main(config: PPOConfig, options: Options) -> dict:
             raw = torch.tensor(scorer(samples.prompts, samples.completions))
             if config.normalise and not controls.is_scaled:
                 controls.scale_to(raw)
-                critic.rescale(controls.gain, controls.bias)
+                if config.critic == "reward":  # it knows scores as they were; the others begin at 0, the mean of the new scale
+                    critic.rescale(controls.gain, controls.bias)
             score = earned(raw, samples.is_finished, controls, config)
             is_response = span_mask(samples.prompt_length, samples.length, samples.tokens.shape[1])
             with torch.no_grad():
