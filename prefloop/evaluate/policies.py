@@ -153,7 +153,13 @@ def main(config: PoliciesConfig, options: Options) -> dict:
         rows = [row(name, per_prompt[name]) for name in ordered(config)]
         if config.fluency:
             rows = [told | {"fluency": told["fluency"] | variety(answers[told["name"]])} for told in rows]
-        paired = [pair for a, b in comparisons(config) for pair in differences(a, b, per_prompt)]
+        chooser = config.best_of.name if config.best_of else None  # has its policy's skills, so there is nothing to compare
+        paired = [
+            pair
+            for a, b in comparisons(config)
+            for pair in differences(a, b, per_prompt)
+            if chooser not in (a, b) or not pair["metric"].startswith("skill/")
+        ]
         return run.finish(
             {"rows": rows, "paired": paired, "best_of_n": bon, "proxy_trust": proxy_trust, "prompts": len(prompts), "k": config.k}
         )
@@ -307,8 +313,6 @@ def differences(a: str, b: str, per_prompt: PerPrompt) -> list[dict]:
     rows = []
     for figure in shared:
         x, y = np.asarray(per_prompt[a][figure]), np.asarray(per_prompt[b][figure])
-        if figure.startswith("skill/") and np.array_equal(x, y):
-            continue  # the same hits on the same items: best-of-n has its policy's skills, there is nothing to compare
         n = min(len(x), len(y))  # best-of-n may have answered only the first prompts
         interval = paired_difference(x[:n], y[:n])
         rows.append(
