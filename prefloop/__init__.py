@@ -21,12 +21,13 @@ API = {
     "read_demonstrations": "prefloop.data.read:read_demonstrations",
     "write_groups": "prefloop.data.write:write_groups",
     "write_prompts": "prefloop.data.write:write_prompts",
+    "write_demonstrations": "prefloop.data.write:write_demonstrations",
     "World": "prefloop.world:World",
     # a model in a role
     "load_tokenizer": "prefloop.models.load:load_tokenizer",
     "load_policy": "prefloop.models.load:load_policy",
     "load_reward": "prefloop.models.load:load_reward",
-    "load_scorer": "prefloop.models.scorer:reward_scorer",
+    "load_scorer": "prefloop.models.scorer:load_scorer",
     "Encoder": "prefloop.models.encode:Encoder",
     "sample": "prefloop.models.sampling:sample",
     # losses and estimators on tensors

@@ -10,6 +10,7 @@ from typing import Any, Literal, Self, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.fields import FieldInfo
 
 from prefloop.errors import ConfigError
 
@@ -102,13 +103,25 @@ def override(settings: dict[str, Any], item: str) -> dict[str, Any]:
         value = yaml.safe_load(text) if text else ""
     except yaml.YAMLError:
         raise ConfigError(f"the value in {item!r} is not valid YAML; quote it: {key}='\"…\"'") from None
-    if isinstance(value, str):
-        value = number(value)
     return put(settings, key.strip().split("."), value, item)
 
 
+def with_numbers(cls: type[BaseModel], settings: dict[str, Any]) -> dict[str, Any]:
+    """``1e-5`` is a number to everyone but YAML 1.1, which wants 1.0e-5. Where text is asked for, it stays text."""
+    read = {}
+    for key, value in settings.items():
+        field = cls.model_fields.get(key)
+        inner = config_of(field)
+        if isinstance(value, str) and field and field.annotation is not str:
+            value = number(value)
+        elif isinstance(value, dict) and inner:
+            value = with_numbers(inner, value)
+        read[key] = value
+    return read
+
+
 def number(text: str) -> Any:
-    """``1e-5`` is a number to everyone but YAML 1.1, which wants 1.0e-5."""
+    """The number a text is in scientific notation, else the text."""
     try:
         return float(text) if "e" in text.lower() and text.lower().strip("0123456789.e+-") == "" else text
     except ValueError:
@@ -129,9 +142,8 @@ def put(settings: dict[str, Any], path: list[str], value: Any, item: str) -> dic
 
 def parse(cls: type[C], settings: dict[str, Any], *, where: str) -> C:
     """Settings checked against a config class; every problem of the file in one message."""
-    settings = {key: number(value) if isinstance(value, str) else value for key, value in settings.items()}
     try:
-        return cls.model_validate(settings)
+        return cls.model_validate(with_numbers(cls, settings))
     except ValidationError as error:
         problems = "\n".join(f"  {explain(cls, problem)}" for problem in error.errors())
         raise ConfigError(f"{where} does not describe a {cls.__name__}:\n{problems}") from None
@@ -157,13 +169,14 @@ def explain(cls: type[Config], problem: Any) -> str:
 def known_keys(cls: type[BaseModel], path: tuple[Any, ...]) -> list[str]:
     """The keys a nested place accepts."""
     for part in path:
-        field = cls.model_fields.get(str(part))
-        inner = (
-            [t for t in (field.annotation, *get_args(field.annotation)) if isinstance(t, type) and issubclass(t, BaseModel)]
-            if field
-            else []
-        )
-        if not inner:
+        inner = config_of(cls.model_fields.get(str(part)))
+        if inner is None:
             return []
-        cls = inner[0]
+        cls = inner
     return list(cls.model_fields)
+
+
+def config_of(field: FieldInfo | None) -> type[BaseModel] | None:
+    """The config a field holds, or may hold."""
+    types = (field.annotation, *get_args(field.annotation)) if field else ()
+    return next((t for t in types if isinstance(t, type) and issubclass(t, BaseModel)), None)

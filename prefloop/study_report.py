@@ -30,9 +30,9 @@ def study_data(study: StudyConfig, done: list[Done], summary: dict[str, Any], *,
         "samples": json.loads((evaluation.stage.folder / "samples.json").read_text(encoding="utf-8")),
         "sft_selection": next((d.summary["epochs"] for d in first.values() if d.stage.command == "select"), []),
         "data_reports": [
-            {"name": f"{d.stage.name}: {name}", "lines": lines}
+            {"name": f"{d.stage.name}: {name}", "lines": report["lines"]}
             for d in first.values()
-            for name, lines in d.summary.get("data", {}).items()
+            for name, report in data_of(d.stage.folder).items()
         ],
         "warnings": [f"{d.stage.label}: {line}" for d in done for line in d.summary.get("warnings", [])],
         "counts": counts(first, evaluation),

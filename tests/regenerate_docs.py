@@ -62,7 +62,7 @@ def cli_page() -> str:
     opening = (
         f"# Commands\n\n{NOTE}\n\n{cleaned(root.help)}\n\n"
         "A command takes one list of settings: the item without `=` is a YAML file, the others are `key=value`, with dots for\n"
-        "nested keys (`adapter.rank=8`); what is typed wins over what is in the file. An unknown key is refused and the nearest\n"
+        "nested keys (`optim.lr=1e-5`); what is typed wins over what is in the file. An unknown key is refused and the nearest\n"
         "one named. Exit codes: 0 done, 1 failed, 2 bad usage, settings or data, 3 waiting for people, 130 interrupted."
     )
     closing = (

@@ -10,17 +10,24 @@ Figure = dict[str, float | int | None]
 
 
 def signed_gaps(groups: Sequence[Group], scores: Sequence[Sequence[float]]) -> list[np.ndarray]:
-    """For each group the score of the better minus the worse answer of every ordered pair of every ranking."""
+    """For each group the score of the better minus the worse answer of every ordered pair of every ranking nobody corrected."""
     gaps = []
     for group, values in zip(groups, scores, strict=True):
         score = dict(zip((c.id for c in group.completions), values, strict=True))
-        gaps.append(np.array([score[a] - score[b] for ranking in group.rankings for a, b in ranking.pairs()], dtype=float))
+        corrected = {ranking.supersedes for ranking in group.rankings}
+        in_force = [ranking for ranking in group.rankings if ranking.id not in corrected]
+        gaps.append(np.array([score[a] - score[b] for ranking in in_force for a, b in ranking.pairs()], dtype=float))
     return gaps
+
+
+def hits(gap: np.ndarray) -> np.ndarray:
+    """1 where the score orders a pair as people did, 0 where it does not, 1/2 where it cannot tell."""
+    return np.where(gap == 0, 0.5, gap > 0)
 
 
 def pair_accuracy(groups: Sequence[Group], scores: Sequence[Sequence[float]]) -> Figure:
     """Share of ordered pairs the scores order the same way (an equal score counts half)."""
-    return clustered_share([np.where(gap == 0, 0.5, gap > 0) for gap in signed_gaps(groups, scores)])
+    return clustered_share([hits(gap) for gap in signed_gaps(groups, scores)])
 
 
 def clustered_share(per_prompt: Sequence[np.ndarray], *, n_boot: int = 2000, seed: int = 0) -> Figure:
@@ -54,11 +61,11 @@ def by_prompt(groups: Sequence[Group], scores: Sequence[Sequence[float]]) -> dic
     rows = []
     for group, gap, by_length in zip(groups, signed_gaps(groups, scores), signed_gaps(groups, longer), strict=True):
         if len(gap):
-            share = float(np.where(by_length == 0, 0.5, by_length > 0).mean())
+            share = float(hits(by_length).mean())
             rows.append(
                 {
                     "prompt": group.prompt.id,
-                    "accuracy": float(np.where(gap == 0, 0.5, gap > 0).mean()),
+                    "accuracy": float(hits(gap).mean()),
                     "loss": float(np.logaddexp(0.0, -gap).mean()),
                     "prefers_longer": share,
                     "prefers_shorter": 1 - share,
@@ -71,7 +78,7 @@ def calibration(groups: Sequence[Group], scores: Sequence[Sequence[float]], *, b
     """Predicted against observed share of agreement, in bins of the predicted probability of the scored favourite."""
     gaps = np.concatenate([np.zeros(0), *signed_gaps(groups, scores)])
     predicted = 1 / (1 + np.exp(-np.abs(gaps).clip(max=50)))
-    return binned(predicted, gaps > 0, np.linspace(0.5, 1.0, bins + 1), lambda values: float(values.mean()))
+    return binned(predicted, hits(gaps), np.linspace(0.5, 1.0, bins + 1), lambda values: float(values.mean()))
 
 
 def accuracy_by_gap(groups: Sequence[Group], scores: Sequence[Sequence[float]], *, bins: int = 5) -> list[Figure]:
@@ -80,7 +87,7 @@ def accuracy_by_gap(groups: Sequence[Group], scores: Sequence[Sequence[float]], 
     if len(gaps) == 0:
         return []
     edges = np.quantile(np.abs(gaps), np.linspace(0, 1, bins + 1))
-    return binned(np.abs(gaps), gaps > 0, edges, lambda values: float(values.mean()))
+    return binned(np.abs(gaps), hits(gaps), edges, lambda values: float(values.mean()))
 
 
 def binned(x: np.ndarray, hit: np.ndarray, edges: np.ndarray, centre: Callable[[np.ndarray], float]) -> list[Figure]:

@@ -1,6 +1,6 @@
 """The gold reward: written rules over the words of an answer. docs/world.md has the table and the reasons.
 
-Eight terms are added up. None looks at anything but the text of prompt and answer; training never sees any of them.
+Nine terms are added up. None looks at anything but the text of prompt and answer; training never sees any of them.
 """
 
 from collections.abc import Iterable, Mapping

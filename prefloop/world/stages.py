@@ -87,7 +87,7 @@ def annotate(config: AnnotateConfig, options: Options) -> dict:
         "groups": len(ranked),
         "rankings": sum(len(group.rankings) for group in ranked),
         "pairs": sum(len(ranking.pairs()) for group in ranked for ranking in group.rankings),
-        "bayes_ceiling": world.bayes_accuracy(ranked),
+        "bayes_ceiling": world.bayes_accuracy(ranked, annotators=config.annotators, flip=config.flip),
         "oracle_accuracy": world.oracle_accuracy(ranked),
     }
     return finish(options.out, summary)

@@ -1,0 +1,129 @@
+"""How often a score agrees with the people who ranked."""
+
+import math
+
+import numpy as np
+
+from prefloop.records import Completion, Group, Prompt, Ranking
+from prefloop.stats.pair_accuracy import (
+    accuracy_by_gap,
+    by_prompt,
+    calibration,
+    clustered_share,
+    length_baselines,
+    pair_accuracy,
+    signed_gaps,
+)
+from tests.helpers import assert_close
+
+
+def group(name: str, *tiers: tuple[str, ...], unusable: tuple[str, ...] = ()) -> Group:
+    """One ranking of answers named by their texts, in the order of the tiers."""
+    prompt = Prompt.of(name)
+    named = {text: Completion.of(prompt, text) for tier in (*tiers, unusable) for text in tier}
+    placed = tuple(tuple(named[text].id for text in tier) for tier in tiers)
+    left = tuple(named[text].id for text in unusable)
+    shown = tuple(completion.id for completion in named.values())
+    ranking = Ranking(prompt_id=prompt.id, tiers=placed, unusable=left, shown=shown, annotator="ada")
+    return Group(prompt=prompt, completions=tuple(named.values()), rankings=(ranking,))
+
+
+THREE = group("three", ("a",), ("bb",), ("ccc",))
+TIED = group("tied", ("a", "bb"), ("ccc",))
+
+
+def test_gaps_are_the_better_ones_score_less_the_worse_ones_over_all_ordered_pairs():
+    (strict, tied) = signed_gaps([THREE, TIED], [[5.0, 3.0, 2.0], [1.0, 2.0, 4.0]])
+    assert sorted(strict.tolist()) == [1.0, 2.0, 3.0]
+    assert sorted(tied.tolist()) == [-3.0, -2.0]
+
+
+def test_accuracy_pools_pairs_and_an_equal_score_counts_half():
+    figure = pair_accuracy([THREE, TIED], [[5.0, 3.0, 3.0], [1.0, 4.0, 4.0]])
+    assert_close(figure["mean"], (1 + 1 + 0.5 + 0 + 0.5) / 5)
+    assert (figure["n"], figure["n_prompts"]) == (5, 2)
+
+
+def test_turning_the_scores_round_turns_the_accuracy_round():
+    scores = [[5.0, 3.0, 3.0], [1.0, 4.0, 4.0]]
+    there, back = pair_accuracy([THREE, TIED], scores), pair_accuracy([THREE, TIED], [[-s for s in row] for row in scores])
+    assert_close(there["mean"], 1 - float(back["mean"] or 0))
+
+
+def test_adding_a_constant_to_a_prompts_scores_changes_nothing():
+    assert pair_accuracy([THREE], [[5.0, 3.0, 4.0]]) == pair_accuracy([THREE], [[15.0, 13.0, 14.0]])
+
+
+def test_unusable_answers_are_below_the_others():
+    assert_close(pair_accuracy([group("x", ("a",), unusable=("bb", "ccc"))], [[1.0, 0.0, 2.0]])["mean"], 0.5)
+
+
+def test_a_ranking_that_was_corrected_no_longer_counts():
+    first = THREE.rankings[0]
+    turned = first.model_copy(update={"id": "new", "tiers": first.tiers[::-1], "supersedes": first.id})
+    corrected = THREE.model_copy(update={"rankings": (first, turned)})
+    assert_close(pair_accuracy([corrected], [[3.0, 2.0, 1.0]])["mean"], 0.0)
+    assert pair_accuracy([corrected], [[3.0, 2.0, 1.0]])["n"] == 3
+
+
+def test_without_an_ordered_pair_there_is_no_figure():
+    nothing = {"mean": None, "low": None, "high": None, "n": 0, "n_prompts": 0}
+    assert pair_accuracy([group("x", ("a", "bb"))], [[1.0, 2.0]]) == nothing
+    assert pair_accuracy([], []) == nothing
+
+
+def test_the_interval_is_over_prompts_not_over_pairs():
+    """Ten prompts of 100 equal pairs each say as much as ten prompts of one pair."""
+    wide, narrow = ([np.full(n, float(i < 5)) for i in range(10)] for n in (100, 1))
+    many, few = clustered_share(wide), clustered_share(narrow)
+    assert (many["mean"], many["low"], many["high"]) == (few["mean"], few["low"], few["high"])
+    assert many["n"] == 1000 and few["n"] == 10
+    # the share of ones in ten draws with replacement is binomial: 2 of 10 and 8 of 10 are its 2.5% and 97.5% points
+    assert (many["low"], many["high"]) == (0.2, 0.8)
+
+
+def test_the_length_baselines_mirror_each_other():
+    longer, shorter = length_baselines([THREE, TIED]).values()
+    assert_close(longer["mean"], 0.0)  # the better answer is the shorter one in all five pairs
+    assert_close(shorter["mean"], 1.0)
+    equal = length_baselines([group("x", ("a",), ("b",))])
+    assert [figure["mean"] for figure in equal.values()] == [0.5, 0.5]
+
+
+def test_figures_of_each_prompt_are_means_over_its_own_pairs():
+    table = by_prompt([THREE, group("all tied", ("a", "b")), TIED], [[math.log(3), 0.0, 0.0], [1.0, 2.0], [1.0, 2.0, 1.0]])
+    assert table["prompt"] == [THREE.prompt.id, TIED.prompt.id]
+    assert_close(table["accuracy"], [(1 + 1 + 0.5) / 3, (0.5 + 1) / 2])
+    assert_close(table["loss"][0], (2 * math.log(4 / 3) + math.log(2)) / 3)
+    assert_close(table["prefers_longer"], [0.0, 0.0])
+    assert_close(table["prefers_shorter"], [1.0, 1.0])
+
+
+def test_a_score_that_tells_its_own_chances_is_calibrated():
+    """Pairs a gap of log 3 apart that come out right three times in four lie in one bin, on the diagonal."""
+    right, wrong = group("right", ("a",), ("b",)), group("wrong", ("b",), ("a",))
+    gap = [math.log(3), 0.0]
+    (bin_,) = calibration([right, right, right, wrong], [gap, gap, gap, [0.0, math.log(3)]])
+    assert_close(bin_["predicted"], 0.75)
+    assert_close(bin_["observed"], 0.75)
+    assert bin_["n"] == 4
+
+
+def test_a_score_that_cannot_tell_is_calibrated_too():
+    (bin_,) = calibration([THREE], [[1.0, 1.0, 1.0]])
+    assert (bin_["predicted"], bin_["observed"], bin_["n"]) == (0.5, 0.5, 3)
+
+
+def test_calibration_of_huge_gaps_does_not_overflow():
+    (bin_,) = calibration([group("x", ("a",), ("b",))], [[1e6, 0.0]])
+    assert_close(bin_["predicted"], 1.0)
+
+
+def test_bins_by_gap_are_equally_filled_and_every_pair_is_in_one():
+    groups = [group(str(i), ("a",), ("b",)) for i in range(20)]
+    scores = [[float(i if i >= 10 else -i), 0.0] for i in range(20)]  # wrong where the gap is small
+    rows = accuracy_by_gap(groups, scores)
+    assert [row["n"] for row in rows] == [4, 4, 4, 4, 4]
+    assert [row["observed"] for row in rows] == [0.125, 0.0, 0.5, 1.0, 1.0]  # the gap of 0 counts half
+    assert_close([float(row["predicted"] or 0) for row in rows], [1.5, 5.5, 9.5, 13.5, 17.5])
+    assert accuracy_by_gap([], []) == []
