@@ -90,13 +90,15 @@ class Done:
     summary: dict[str, Any]
 
 
-def load_study(path: Path) -> StudyConfig:
+def load_study(path: Path, *, including: tuple[Path, ...] = ()) -> StudyConfig:
     """A study with its included stages; the including file's settings win."""
+    if path.resolve() in including:
+        raise ConfigError(f"studies include each other in a circle: {' -> '.join(p.name for p in (*including, path))}")
     own = read_yaml(path)
     study = parse(StudyConfig, own, where=str(path))
     if not study.include:
         return study
-    base = load_study(included(study.include, path.parent))
+    base = load_study(included(study.include, path.parent), including=(*including, path.resolve()))
     stages = {name: {**settings, **study.stages.get(name, {})} for name, settings in base.stages.items()}
     stages |= {name: settings for name, settings in study.stages.items() if name not in stages}
     merged = {**base.model_dump(), **study.model_dump(exclude_unset=True), "stages": stages, "include": ""}
@@ -129,7 +131,7 @@ def stages(study: StudyConfig, out: Path) -> Iterator[Stage]:
                     for ref in references(settings)
                     if ref in names
                     for key, value in point.items()
-                    if f"{key}={value}" in names[ref].label
+                    if f"{key}={value}" in names[ref].label.split("@")
                 }
                 label = name + "".join(f"@{key}={value}" for key, value in touched.items())
                 stage = made.get(label) or filled(name, label, {**settings}, touched, seed, out, names)
@@ -181,16 +183,18 @@ def replaced(value: Any, by: Callable[[str], str]) -> Any:
 
 
 def file_hashes(value: Any) -> dict[str, str]:
-    """Content hashes of the files and folders that settings name, other stages aside."""
+    """Content hashes of the files and folders that settings name, other stages aside: FOLDER, FOLDER,FOLDER or lexicon:FILE."""
     found: dict[str, str] = {}
-    if isinstance(value, str) and ("/" in value or "." in value) and len(value) < 1000 and (path := Path(value)).exists():
-        files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
-        digest = hashlib.sha256()
-        for file in files:
-            digest.update(
-                str(file.relative_to(path) if path.is_dir() else "").encode() + hashlib.sha256(file.read_bytes()).digest()
-            )
-        found[value] = digest.hexdigest()
+    if isinstance(value, str):
+        named = {value, *value.split(","), value.partition(":")[2]} - {"", "."}
+        for path in (Path(name) for name in sorted(named) if len(name) < 1000 and Path(name).exists()):
+            files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+            digest = hashlib.sha256()
+            for file in files:
+                digest.update(
+                    str(file.relative_to(path) if path.is_dir() else "").encode() + hashlib.sha256(file.read_bytes()).digest()
+                )
+            found[str(path)] = digest.hexdigest()
     elif isinstance(value, dict):
         for inner in value.values():
             found |= file_hashes(inner)
@@ -251,7 +255,7 @@ def known(stage: Stage) -> dict[str, Any]:
 def finished(stage: Stage) -> Done | None:
     """The stage's earlier result, if it had the same key."""
     marker = stage.folder / "stage.json"
-    if not marker.is_file():
+    if not marker.is_file() or not (stage.folder / "summary.json").is_file():
         return None
     state = json.loads(marker.read_text(encoding="utf-8"))
     if state.get("key") != stage.key or not state.get("done"):

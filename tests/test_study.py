@@ -1,0 +1,353 @@
+"""Studies: what has not changed is not run again, what follows from a change is; and the demo, very small, from end to end."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from prefloop import study
+from prefloop.config import Options
+from prefloop.errors import ConfigError
+from prefloop.study import StudyConfig, load_study, run_study, stages
+from tests import study_commands
+from tests.command_line import prefloop
+
+
+@pytest.fixture(autouse=True)
+def note(monkeypatch):
+    monkeypatch.setitem(study.COMMANDS, "note", "tests.study_commands:NoteConfig")
+    study_commands.CALLS.clear()
+
+
+CHAIN = {
+    "first": {"do": "note", "size": 1},
+    "second": {"do": "note", "text": "${first}/notes.txt", "inner": {"depth": 1}},
+    "third": {"do": "note", "text": "${second}/notes.txt"},
+    "aside": {"do": "note", "size": 9},
+}
+
+
+def ran(out: Path, chain: dict[str, Any] = CHAIN, **settings: Any) -> list[str]:
+    """The labels of the stages that a study really ran, with their seeds where there are several."""
+    study_commands.CALLS.clear()
+    done = run_study(StudyConfig.of(name="s", stages=chain, **settings), Options(out=out), announce=lambda text: None)
+    seeds = settings.get("seeds", [0])
+    labels = [
+        one.stage.label if len(seeds) == 1 else f"{one.stage.label} {one.stage.seed}" for one in done if not one.was_skipped
+    ]
+    assert len(labels) == len(study_commands.CALLS)
+    return labels
+
+
+def with_(name: str, **settings: Any) -> dict[str, Any]:
+    return {**CHAIN, name: {**CHAIN[name], **settings}}
+
+
+def test_stages_run_in_their_order_each_in_a_folder_and_names_become_folders(tmp_path):
+    assert ran(tmp_path) == ["first", "second", "third", "aside"]
+    assert study_commands.CALLS[1]["text"] == str(tmp_path / "seed-0" / "first" / "notes.txt")
+    assert (tmp_path / "seed-0" / "third" / "notes.txt").read_text() == str(tmp_path / "seed-0" / "second" / "notes.txt")
+
+
+def test_nothing_is_run_twice_and_a_skipped_stage_still_has_its_summary(tmp_path):
+    ran(tmp_path)
+    assert ran(tmp_path) == []
+    config = StudyConfig.of(name="s", stages=CHAIN)
+    done = run_study(config, Options(out=tmp_path), announce=lambda text: None)
+    assert [one.summary["size"] for one in done] == [1, 1, 1, 9]
+    assert all(one.was_skipped and one.seconds > 0 for one in done)
+
+
+@pytest.mark.parametrize(
+    ("changed", "again"),
+    [
+        (with_("first", size=2), ["first", "second", "third"]),
+        (with_("second", inner={"depth": 2}), ["second", "third"]),
+        (with_("third", size=2), ["third"]),
+        (with_("aside", size=2), ["aside"]),
+        ({**CHAIN, "fourth": {"do": "note"}}, ["fourth"]),
+        ({name: CHAIN[name] for name in ("aside", "first", "second", "third")}, []),
+    ],
+    ids=["the first", "a nested setting", "the last", "one nobody needs", "a new one", "the order alone"],
+)
+def test_a_change_repeats_what_follows_from_it_and_nothing_else(tmp_path, changed, again):
+    ran(tmp_path)
+    assert ran(tmp_path, changed) == again
+
+
+def test_what_a_changed_stage_had_made_is_gone_and_going_back_runs_it_again(tmp_path):
+    ran(tmp_path)
+    left = tmp_path / "seed-0" / "first" / "left"
+    left.touch()
+    ran(tmp_path, with_("first", size=2))
+    assert not left.exists()
+    assert ran(tmp_path) == ["first", "second", "third"]
+
+
+@pytest.mark.parametrize("spelling", ["{}", "lexicon:{}", "other,{}"])
+def test_a_changed_file_counts_as_a_change_and_a_touched_one_does_not(tmp_path, spelling):
+    file = tmp_path / "notes"
+    file.write_text("one")
+    chain = {"only": {"do": "note", "text": spelling.format(file)}}
+    assert ran(tmp_path / "out", chain) == ["only"]
+    file.write_text("one")
+    assert ran(tmp_path / "out", chain) == []
+    file.write_text("two")
+    assert ran(tmp_path / "out", chain) == ["only"]
+
+
+def test_so_does_a_file_in_a_folder_and_its_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "things").mkdir()
+    (tmp_path / "things" / "a").write_text("one")
+    chain = {"only": {"do": "note", "text": "things"}}
+    assert ran(tmp_path / "out", chain) == ["only"]
+    (tmp_path / "things" / "a").rename(tmp_path / "things" / "b")
+    assert ran(tmp_path / "out", chain) == ["only"]
+    assert ran(tmp_path / "out", chain) == []
+
+
+def test_another_version_of_prefloop_runs_everything_again(tmp_path, monkeypatch):
+    ran(tmp_path)
+    monkeypatch.setattr(study, "__version__", "99")
+    assert ran(tmp_path) == ["first", "second", "third", "aside"]
+
+
+def test_a_stage_whose_summary_is_gone_is_run_again(tmp_path):
+    ran(tmp_path)
+    (tmp_path / "seed-0" / "aside" / "summary.json").unlink()
+    assert ran(tmp_path) == ["aside"]
+
+
+# ------------------------------------------------------------------------------------------------------ seeds and sweeps
+
+
+def test_every_stage_runs_once_a_seed_and_a_new_seed_runs_alone(tmp_path):
+    chain = {"only": {"do": "note", "text": "seed ${seed}"}}
+    assert ran(tmp_path, chain, seeds=[3, 5]) == ["only 3", "only 5"]
+    assert [(call["seed"], call["text"]) for call in study_commands.CALLS] == [(3, "seed 3"), (5, "seed 5")]
+    assert ran(tmp_path, chain, seeds=[3, 5, 8]) == ["only 8"]
+
+
+def test_a_stage_with_a_seed_of_its_own_keeps_it(tmp_path):
+    ran(tmp_path, {"only": {"do": "note", "seed": 7}}, seeds=[3])
+    assert study_commands.CALLS[0]["seed"] == 7
+
+
+def test_a_sweep_repeats_its_stage_and_what_follows_from_it(tmp_path):
+    labels = ran(tmp_path, sweep={"second.inner.depth": [1, 2]})
+    assert labels == [
+        "first", "second@second.inner.depth=1", "third@second.inner.depth=1", "aside",
+        "second@second.inner.depth=2", "third@second.inner.depth=2",
+    ]  # fmt: skip
+    depths = [call["inner"] for call in study_commands.CALLS if call["inner"]]
+    assert depths == [{"depth": 1}, {"depth": 2}]
+    third = next(call for call in study_commands.CALLS if "third@second.inner.depth=2" in str(call["out"]))
+    assert "second@second.inner.depth=2" in third["text"]
+    assert ran(tmp_path, sweep={"second.inner.depth": [1, 2, 3]}) == ["second@second.inner.depth=3", "third@second.inner.depth=3"]
+
+
+def test_two_sweeps_make_a_grid_and_what_depends_on_one_is_not_repeated_for_the_other(tmp_path):
+    labels = ran(tmp_path, sweep={"second.size": [1, 2], "aside.size": [1, 10]})
+    assert len([label for label in labels if label.startswith("second")]) == 2
+    assert len([label for label in labels if label.startswith("third")]) == 2
+    assert len([label for label in labels if label.startswith("aside")]) == 2
+    assert labels.count("first") == 1
+
+
+def test_a_value_that_begins_like_another_is_not_taken_for_it():
+    config = StudyConfig.of(name="s", stages={**CHAIN, "rd": {"do": "note"}, "after": {"do": "note", "text": "${third}"}},
+                            sweep={"third.size": [1], "rd.size": [1, 2]})  # fmt: skip
+    labels = [stage.label for stage in stages(config, Path("out"))]
+    assert [label for label in labels if label.startswith("after")] == ["after@third.size=1"]
+
+
+# ------------------------------------------------------------------------------------------------------ broken off
+
+
+def test_a_stage_that_was_broken_off_goes_on_where_it_was_and_those_before_are_not_repeated(tmp_path):
+    chain = with_("second", breaks=True)
+    with pytest.raises(ConnectionError):
+        ran(tmp_path, chain)
+    assert not (tmp_path / "seed-0" / "third").exists()
+    assert ran(tmp_path, chain) == ["second", "third", "aside"]
+    assert study_commands.CALLS[0]["goes_on"] and study_commands.CALLS[0]["resume"]
+
+
+def test_a_broken_off_stage_with_other_settings_begins_anew(tmp_path):
+    with pytest.raises(ConnectionError):
+        ran(tmp_path, with_("second", breaks=True))
+    assert ran(tmp_path, with_("second", size=4)) == ["second", "third", "aside"]
+    assert not study_commands.CALLS[0]["goes_on"]
+
+
+def test_a_folder_that_no_study_made_is_left_alone(tmp_path):
+    (tmp_path / "seed-0" / "first").mkdir(parents=True)
+    (tmp_path / "seed-0" / "first" / "thesis.txt").write_text("years of work")
+    with pytest.raises(ConfigError, match="exists and no study made it"):
+        ran(tmp_path)
+    assert (tmp_path / "seed-0" / "first" / "thesis.txt").read_text() == "years of work"
+
+
+def test_a_dry_run_says_what_would_run_and_runs_nothing(tmp_path):
+    ran(tmp_path)
+    study_commands.CALLS.clear()
+    said: list[str] = []
+    config = StudyConfig.of(name="s", stages=with_("second", size=2))
+    assert run_study(config, Options(out=tmp_path, dry_run=True), announce=said.append) == []
+    assert [line.rpartition(": ")[2] for line in said] == ["there already", "would run", "would run", "there already"]
+    assert not study_commands.CALLS
+
+
+# ------------------------------------------------------------------------------------------------------ files
+
+
+def write(path: Path, content: str) -> Path:
+    path.write_text(content, encoding="utf-8")
+    return path
+
+
+def test_an_included_study_lends_its_stages_and_the_including_one_wins(tmp_path):
+    write(
+        tmp_path / "base.yaml",
+        "name: base\nquestion: why\nseeds: [1, 2]\nstages:\n  a: {do: note, size: 1, text: x}\n  b: {do: note}\n",
+    )
+    path = write(tmp_path / "own.yaml", "name: own\ninclude: base.yaml\nstages:\n  a: {size: 2}\n  c: {do: note, text: '${a}'}\n")
+    config = load_study(path)
+    assert list(config.stages) == ["a", "b", "c"]
+    assert config.stages["a"] == {"do": "note", "size": 2, "text": "x"}
+    assert (config.name, config.question, config.seeds, config.include) == ("own", "why", [1, 2], "")
+
+
+def test_studies_that_come_with_prefloop_are_included_by_name(tmp_path):
+    config = load_study(write(tmp_path / "own.yaml", "name: own\ninclude: demo\nseeds: [0, 1, 2, 3, 4]\n"))
+    assert {"base", "sft", "reward", "ppo", "ppo_ptx", "evaluate"} <= set(config.stages)
+    assert len(list(stages(config, tmp_path))) == 5 * len(config.stages)
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("name: x\n", "the study 'x' has no stages"),
+        ("name: x\nstages: {a: {do: fly}}\n", "stage a: do: 'fly' is not a command a study can run\n  known: pretrain, "),
+        ("name: x\nstages: {a: {size: 1}}\n", "stage a: do: None is not a command"),
+        ("name: x\nstages: {a: {do: note, text: '${b}/x'}, b: {do: note}}\n", "stage a names b, which does not come before it"),
+        ("name: x\nstages: {a: {do: note, text: '${zebra}'}}\n", "stage a names zebra, which does not come before it"),
+        ("name: x\nstages: {a: {do: note, siez: 1}}\n", "stage a does not describe a NoteConfig:\n  unknown key 'siez'; did you mean 'size'?"),
+        ("name: x\nstages: {a: {do: note}}\nsweep: {b.size: [1]}\n", "sweep: 'b.size' is not stage.setting; stages: a"),
+        ("name: x\nstages: {a: {do: note}}\nsweep: {a: [1]}\n", "sweep: 'a' is not stage.setting"),
+        ("name: x\nstages: {a: {do: note}}\nsweep: {a.siez: [1]}\n", "unknown key 'siez'"),
+        ("name: x\nstages: {a: {do: note}}\nseeds: []\n", "seeds: list should have at least 1 item"),
+        ("name: x\nstages: [a]\n", "stages: input should be a valid dictionary"),
+        ("name: x\nstage: {}\n", "unknown key 'stage'; did you mean 'stages'?"),
+        ("name: x\ninclude: nowhere\n", "there is no study 'nowhere' to include"),
+        ("name: x\ninclude: wrong.yaml\n", "studies include each other in a circle: wrong.yaml -> wrong.yaml"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_with_a_study_is_said_before_anything_runs(tmp_path, content, told):
+    path = write(tmp_path / "wrong.yaml", content)
+    with pytest.raises(ConfigError) as error:
+        run_study(load_study(path), Options(out=tmp_path / "out"), announce=lambda text: None)
+    assert told in str(error.value)
+    assert not study_commands.CALLS and not (tmp_path / "out").exists()
+
+
+# ------------------------------------------------------------------------------------------------------ the demo
+
+POLICY = "{rounds: 2, prompts_per_round: 12, max_new_tokens: 12, minibatch: 12, epochs: 1}"
+TINY = f"""
+name: tiny
+include: demo
+stages:
+  world:
+    {{corpus_lines: 300, demonstrations: 60, reward_prompts: 60, policy_prompts: 60, validation_prompts: 10, held_out_prompts: 16}}
+  base: {{width: 32, layers: 2, heads: 2, vocabulary: 320, steps: 20, block: 64, batch: 8}}
+  sft: {{epochs: 2}}
+  answers: {{k: 3, max_new_tokens: 12}}
+  select: {{n: 10, max_new_tokens: 12}}
+  ppo: {POLICY}
+  ppo_ptx: {POLICY}
+  few_rankings: {{n: 30}}
+  ppo_overoptimised: {POLICY}
+  evaluate: {{n: 16, k: 1, max_new_tokens: 12, skill_items: 3, best_of: {{policy: sft, n: 4, prompts: 12}}}}
+"""
+ROWS = ["base", "sft", "best_of_n", "ppo", "ppo_ptx", "ppo_overoptimised"]
+INTERVAL = {"mean", "low", "high", "n"}
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    """The demo's study with a model of two layers, through the command line."""
+    folder = tmp_path_factory.mktemp("demo")
+    outcome = prefloop("run", str(write(folder / "tiny.yaml", TINY)), "--out", str(folder / "out"), "--device", "cpu")
+    assert outcome.code == 0, outcome.err
+    return folder, outcome
+
+
+def summary_of(demo) -> dict[str, Any]:
+    return json.loads((demo[0] / "out" / "summary.json").read_text(encoding="utf-8"))
+
+
+def test_the_demo_writes_the_table_that_others_read(demo):
+    summary = summary_of(demo)
+    assert {"seconds", "rows", "paired", "reward_model"} <= set(summary)
+    assert summary["seconds"] > 0
+    assert [row["name"] for row in summary["rows"]] == ROWS
+    for row in summary["rows"]:
+        assert {"name", "gold", "win_vs_sft", "kl", "length", "skill"} <= set(row)
+        for figure in (row["gold"], row["win_vs_sft"]):
+            assert set(figure) >= INTERVAL
+            assert figure["low"] <= figure["mean"] <= figure["high"]
+            assert figure["n"] == (12 if row["name"] == "best_of_n" else 16)
+        assert 1 <= row["length"] <= 12
+        assert all(0 <= share <= 1 for share in row["skill"].values())
+
+
+def test_differences_are_paired_and_say_of_how_many(demo):
+    paired = summary_of(demo)["paired"]
+    assert paired
+    for pair in paired:
+        assert set(pair) == {"a", "b", "metric", "mean", "low", "high", "n_prompts", "n_seeds"}
+        assert pair["n_seeds"] == 1
+    gold = {(pair["a"], pair["b"]) for pair in paired if pair["metric"] == "gold"}
+    assert {("ppo", "sft"), ("ppo_ptx", "sft"), ("best_of_n", "sft")} <= gold
+    assert any(pair["a"] == "ppo" and pair["b"] == "ppo_ptx" and pair["metric"].startswith("skill/") for pair in paired)
+
+
+def test_a_difference_is_that_of_the_rows_on_the_same_prompts(demo):
+    summary = summary_of(demo)
+    gold = {row["name"]: row["gold"]["mean"] for row in summary["rows"]}
+    pair = next(p for p in summary["paired"] if (p["a"], p["b"], p["metric"]) == ("ppo", "sft", "gold"))
+    assert abs(pair["mean"] - (gold["ppo"] - gold["sft"])) < 1e-9
+    assert pair["n_prompts"] == 16
+
+
+def test_the_reward_model_stands_beside_the_ceiling_of_its_labels(demo):
+    reward = summary_of(demo)["reward_model"]
+    assert set(reward["pair_accuracy"]) >= INTERVAL
+    assert 0.5 <= reward["bayes_ceiling"] <= 1
+
+
+def test_the_baseline_is_no_distance_from_itself_and_wins_half(demo):
+    sft = next(row for row in summary_of(demo)["rows"] if row["name"] == "sft")
+    assert abs(sft["kl"]) < 1e-5
+    assert sft["win_vs_sft"]["mean"] == 0.5
+
+
+def test_the_demo_ends_with_the_table_and_the_page(demo):
+    folder, outcome = demo
+    assert str(folder / "out" / "report.html") in outcome.out.splitlines()[-1]
+    assert all(name in outcome.out for name in ROWS)
+    page = (folder / "out" / "report.html").read_text(encoding="utf-8")
+    assert all(name in page for name in ROWS)
+
+
+def test_a_second_run_of_the_demo_finds_everything_there(demo):
+    folder, _ = demo
+    before = {path: path.read_bytes() for path in folder.rglob("model.safetensors")}
+    outcome = prefloop("run", str(folder / "tiny.yaml"), "--out", str(folder / "out"), "--device", "cpu", "--dry-run")
+    assert outcome.code == 0
+    assert outcome.out.count("there already") == len(load_study(folder / "tiny.yaml").stages)
+    assert "would run" not in outcome.out
+    assert {path: path.read_bytes() for path in folder.rglob("model.safetensors")} == before
