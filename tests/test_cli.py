@@ -35,7 +35,7 @@ def test_every_command_explains_itself(command):
     outcome = prefloop(command, "--help")
     assert outcome.code == 0
     assert f"Usage: root {command}" in outcome.out
-    described = next(line.strip() for line in outcome.out.splitlines()[1:] if line.strip())
+    described = " ".join(outcome.out.split("\n\n")[1].split())  # the paragraph after the usage, however wide the terminal
     assert described[0].isupper() and described.endswith((".", "; ends with a table and report.html.")), described
 
 

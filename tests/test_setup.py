@@ -4,7 +4,6 @@ import os
 import platform
 import shutil
 import subprocess
-import sys
 import tomllib
 from pathlib import Path
 from typing import NamedTuple
@@ -16,32 +15,23 @@ from prefloop.doctor import numbers, requirements
 ROOT = Path(__file__).parent.parent
 
 # Answers as Python would, but makes a .venv of itself, and writes down what pip was asked instead of doing it.
-PRETENDER = f"""#!{sys.executable}
-import os, shutil, sys
-from pathlib import Path
-words, text = sys.argv[1:], " ".join(sys.argv[1:])
-if text.startswith("-m venv"):
-    shutil.rmtree(".venv", ignore_errors=True)
-    Path(".venv/bin").mkdir(parents=True)
-    shutil.copy(__file__, ".venv/bin/python")
-    Path(".venv/bin/activate").write_text(f"VIRTUAL_ENV={{Path('.venv').absolute()}}")
-    Path("asked").open("a").write("venv\\n")
-elif text.startswith("-m pip install"):
-    Path("asked").open("a").write(text.removeprefix("-m pip ") + "\\n")
-    refused = [part for part in os.environ.get("REFUSE", "").split(",") if part and part in text]
-    if not refused and "torch==" in text:
-        Path(".venv/torch").write_text(next(w for w in words if w.startswith("torch==")).removeprefix("torch=="))
-    sys.exit(len(refused))
-elif text.startswith("-m pip"):
-    pass
-elif "importlib.metadata" in text:
-    print(Path(".venv/torch").read_text())
-elif "print(sys.base_prefix" in text:
-    print("IDENTITY")
-elif "version_info" in text:
-    sys.exit("IDENTITY" == "3.10")
-else:
-    print("Python IDENTITY")
+PRETENDER = """#!/bin/sh
+text="$*"
+case $text in
+"-m venv"*)
+    rm -rf .venv && mkdir -p .venv/bin && cp "$0" .venv/bin/python
+    echo "VIRTUAL_ENV=$(pwd -P)/.venv" >.venv/bin/activate
+    echo venv >>asked ;;
+"-m pip install"*)
+    echo "${text#-m pip }" >>asked
+    case $text in *"${REFUSE:-nothing is refused}"*) exit 1 ;; esac
+    for word; do case $word in torch==*) echo "${word#torch==}" >.venv/torch ;; esac; done ;;
+"-m pip"*) ;;
+*importlib.metadata*) cat .venv/torch ;;
+*"print(sys.base_prefix"*) echo IDENTITY ;;
+*version_info*) [ IDENTITY != 3.10 ] ;;
+*) echo "Python IDENTITY" ;;
+esac
 """
 
 

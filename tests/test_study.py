@@ -268,7 +268,8 @@ stages:
   select: {{n: 10, max_new_tokens: 12}}
   ppo: {POLICY}
   ppo_ptx: {POLICY}
-  few_rankings: {{n: 30}}
+  few_rankings: {{n: 40}}
+  few_reward: {{held_out: 0.4}}
   ppo_overoptimised: {POLICY}
   evaluate: {{n: 16, k: 1, max_new_tokens: 12, skill_items: 3, best_of: {{policy: sft, n: 4, prompts: 12}}}}
 """

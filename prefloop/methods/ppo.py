@@ -37,7 +37,7 @@ from prefloop.engine.order import share, steps_per_epoch, turn
 from prefloop.engine.plan import Plan
 from prefloop.engine.processes import on_main
 from prefloop.engine.run import Run, open_run
-from prefloop.errors import RunError
+from prefloop.errors import DataError, RunError
 from prefloop.models.batch import RolloutBatch, Samples, TokenBatch, move, take
 from prefloop.models.context import refuse_longer_than_context
 from prefloop.models.critic import Critic, load_critic
@@ -266,6 +266,10 @@ def main(config: PPOConfig, options: Options) -> dict:
         encoder = Encoder(tokenizer, template=config.template, max_prompt=config.max_prompt, max_completion=config.max_new_tokens)
         prompts = encoder.that_fit(reading.records)
         report_data(run, "prompts", reading.report, encoder=encoder, max_dropped=config.max_dropped)
+        if not prompts:
+            raise DataError(
+                f"no prompt of {config.prompts} is short enough to practise on\n  raise max_prompt= ({config.max_prompt})"
+            )
         policy = without_dropout(load_policy(config.model, device=run.device))
         if config.reference:
             refuse_other_tokenizer(config.reference, config.model, "reference=")

@@ -13,6 +13,7 @@ from prefloop.engine.data_report import report_data
 from prefloop.engine.forecast import forecast
 from prefloop.engine.plan import Plan
 from prefloop.engine.run import open_run
+from prefloop.errors import DataError
 from prefloop.models.batch import Samples
 from prefloop.models.encode import Encoder
 from prefloop.models.load import count_parameters, load_policy, load_tokenizer
@@ -59,6 +60,10 @@ def main(config: SampleConfig, options: Options) -> dict:
         encoder = Encoder(load_tokenizer(config.model), template=config.template, max_prompt=config.max_prompt)
         prompts = encoder.that_fit(reading.records[: config.n or None])
         report_data(run, "prompts", reading.report, encoder=encoder, max_dropped=config.max_dropped)
+        if not prompts:
+            raise DataError(
+                f"no prompt of {config.prompts} is short enough to be answered\n  raise max_prompt= ({config.max_prompt})"
+            )
         model = load_policy(config.model, device=run.device)
         if options.dry_run:
             return forecast(

@@ -90,8 +90,9 @@ class Encoder:
 
     def decode(self, ids: Sequence[int]) -> str:
         """The answer as text: up to its end, without padding, other special tokens spelt out so that nothing is hidden."""
+        pad = self.pad
         said = takewhile(lambda token: token not in self.stops, ids)
-        shown = self.anchor + [token for token in said if token != self.pad]
+        shown = self.anchor + [token for token in said if token != pad]
         text = self.tokenizer.decode(shown, skip_special_tokens=False, clean_up_tokenization_spaces=False)
         if self.anchor:
             text = text[len(self.tokenizer.decode(self.anchor, clean_up_tokenization_spaces=False)) :]

@@ -1,6 +1,7 @@
 """The embedded world as files, for studies and for ``prefloop world``."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -9,7 +10,10 @@ from pydantic import Field
 from prefloop.config import Config, Options
 from prefloop.data.read import read_groups
 from prefloop.data.write import write_demonstrations, write_groups, write_prompts
+from prefloop.errors import DataError
+from prefloop.records import Group
 from prefloop.world import World
+from prefloop.world.prompts import read_request
 
 
 class WorldConfig(Config):
@@ -80,6 +84,7 @@ def annotate(config: AnnotateConfig, options: Options) -> dict:
     """Rankings by simulated annotators, and the accuracy nobody can exceed on such noisy labels."""
     world = World(version=config.version, language=config.language)
     groups = read_groups(config.data, allow_unranked=True).records[: config.n or None]
+    refuse_foreign(world, groups, config.data)
     ranked = world.annotate(groups, annotators=config.annotators, flip=config.flip, seed=config.seed)
     options.out.mkdir(parents=True, exist_ok=True)
     write_groups(options.out / "rankings.jsonl", ranked)
@@ -91,6 +96,16 @@ def annotate(config: AnnotateConfig, options: Options) -> dict:
         "oracle_accuracy": world.oracle_accuracy(ranked),
     }
     return finish(options.out, summary)
+
+
+def refuse_foreign(world: World, groups: Sequence[Group], source: str) -> None:
+    """The simulated people know this world only; about anything else they would answer noise."""
+    foreign = [group.prompt.text for group in groups if read_request(world.language, group.prompt.text).family == "other"]
+    if foreign:
+        raise DataError(
+            f"{len(foreign)} of {len(groups)} prompts of {source} are not of this world, e.g. {foreign[0][:60]!r}\n"
+            f"  simulated annotators judge prompts of prefloop world prompts only; rankings of other answers come from people"
+        )
 
 
 def main(config: WorldConfig | AnnotateConfig, options: Options) -> dict:

@@ -30,7 +30,9 @@ WORLD = ToyWorld()
 
 def gold(prompts: Sequence[Prompt], completions: Sequence[Completion]) -> list[float]:
     """What ``python:tests.methods.toy:gold`` names in a config."""
-    return [WORLD.gold(prompt, completion.text) for prompt, completion in zip(prompts, completions, strict=True)]
+    return [
+        WORLD.gold(prompt, completion.text.replace("<pad>", "")) for prompt, completion in zip(prompts, completions, strict=True)
+    ]
 
 
 def against_gold(prompts: Sequence[Prompt], completions: Sequence[Completion]) -> list[float]:

@@ -35,7 +35,7 @@ def text_rows(rows: FlatRows) -> list[list[int]]:
     return [tokens[:n] for tokens, n in zip(rows.tokens.tolist(), rows.length.tolist(), strict=True)]
 
 
-@settings(deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(groups=GROUPS)
 def test_flat_rows_are_each_prompt_followed_by_each_of_its_completions(groups):
     rows = flat_rows(ranked_of(groups))
@@ -46,7 +46,7 @@ def test_flat_rows_are_each_prompt_followed_by_each_of_its_completions(groups):
     assert (rows.tokens >= 0).all(), "behind the text stands 0, not what the batch was padded with"
 
 
-@settings(deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(groups=GROUPS)
 def test_trimming_cuts_columns_of_padding_and_nothing_else(groups):
     batch = ranked_of(groups)

@@ -286,7 +286,7 @@ def test_no_ranking_at_all_gives_an_empty_batch():
 # ------------------------------------------------------------------------------------------------ packing
 
 
-@settings(deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(rows=st.lists(st.lists(st.integers(10, 99), max_size=6), max_size=6), block=st.integers(2, 9))
 def test_packed_rows_predict_every_token_exactly_once(rows, block):
     encode = encoder()

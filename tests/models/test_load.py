@@ -118,13 +118,17 @@ def test_a_new_reward_model_has_the_policys_trunk_and_a_small_head_of_its_seed(p
     again, other = new_reward(policies[architecture], seed=4), new_reward(policies[architecture], seed=5)
     assert torch.equal(model.score.weight, again.score.weight)
     assert not torch.equal(model.score.weight, other.score.weight)
-    heads = torch.cat([new_reward(policies[architecture], seed=seed).score.weight for seed in range(8)])
-    assert abs(float(heads.std()) * (32 + 1) ** 0.5 - 1) < 0.2  # 256 numbers
     assert (model.config.num_labels, model.config.pad_token_id, model.config.prefloop_reward_shift) == (
         1,
         tokenizer().pad_token_id,
         0.0,
     )
+
+
+def test_the_new_head_is_normal_with_variance_one_over_width_plus_one(policies):
+    heads = torch.cat([new_reward(policies["llama"], seed=seed).score.weight.detach() for seed in range(8)])
+    assert abs(float(heads.std()) * (32 + 1) ** 0.5 - 1) < 0.2  # 256 numbers: four standard errors
+    assert abs(float(heads.mean())) * (32 + 1) ** 0.5 < 0.25
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
