@@ -6,11 +6,13 @@ import re
 from pathlib import Path
 from typing import Any, Literal
 
+from huggingface_hub import HfApi, try_to_load_from_cache
 from safetensors import SafetensorError
 from transformers.utils import logging as transformers_logging
 
 from prefloop.errors import DataError
 
+HUB_SECONDS = 10  # to answer
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "tekken.json")
 OTHER_WEIGHTS = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack", "*.gguf")
@@ -36,8 +38,19 @@ def kind_of(source: str | Path) -> Kind:
             f"{source} is a file; a model is a folder with config.json and model.safetensors\n  give the folder: {folder.parent}"
         )
     if HUB_ID.fullmatch(str(source)) and ("/" not in str(source) or not folder.parent.is_dir()):
+        refuse_unknown_to_the_hub(str(source))
         return "hub"
     raise DataError(missing(folder))
+
+
+def refuse_unknown_to_the_hub(name: str) -> None:
+    """Asked once and briefly: from_pretrained would go on trying for a minute. What is in the cache need not be asked."""
+    if isinstance(try_to_load_from_cache(name, "config.json"), str):
+        return
+    try:
+        HfApi().model_info(name, timeout=HUB_SECONDS)
+    except Exception as error:  # the errors are those of the client's HTTP library, which is another one every few versions
+        raise DataError(f"there is no model {name}: {first_line(error)}\n  {where_from(name)}") from None
 
 
 def missing(folder: Path) -> str:

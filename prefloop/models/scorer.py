@@ -79,7 +79,8 @@ def reward_scorer(
 ) -> Scorer:
     """Scores of a reward model, minus its shift; of several models that share ``encoder``, the mean. A folder is loaded first.
 
-    Rows of like length are computed together. A score does not depend on which rows those are, beyond rounding.
+    Rows of like length are computed together. A score does not depend on which rows those are, beyond rounding. Of an answer
+    longer than the encoder's ``max_completion`` the beginning is scored, as in training; ``encoder.counts`` tells how many.
     """
     if isinstance(models, str | Path):
         model = load_reward(models)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
+from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from prefloop.config import Options
 from prefloop.data.write import write_demonstrations, write_groups, write_prompts
@@ -61,12 +61,20 @@ def toy_encoder(**settings: Any) -> Encoder:
     return Encoder(toy_tokenizer(), template="plain", **settings)
 
 
+def toy_policy(seed: int = 0) -> LlamaForCausalLM:
+    """Random weights of a size that suits so narrow a model: with transformers' 0.02 it takes a thousand steps to wake up."""
+    policy = new_llama(toy_tokenizer(), width=32, layers=2, heads=2, kv_heads=2, context=32, seed=seed)
+    with torch.no_grad():
+        for weight in policy.parameters():
+            if weight.dim() > 1:
+                weight.mul_(5)
+    return policy
+
+
 def write_toy(folder: Path, *, seed: int = 0, n: int = 400) -> Path:
     """base/ (a random policy), prompts, demonstrations, corpus and annotated rankings."""
     folder.mkdir(parents=True, exist_ok=True)
-    tokenizer = toy_tokenizer()
-    policy = new_llama(tokenizer, width=32, layers=2, heads=2, kv_heads=2, context=32, seed=seed)
-    save_model(policy, tokenizer, folder / "base", card={})
+    save_model(toy_policy(seed), toy_tokenizer(), folder / "base", card={})
     write_prompts(folder / "prompts.jsonl", WORLD.prompts)
     write_demonstrations(folder / "demonstrations.jsonl", WORLD.demonstrations(n, seed=seed))
     (folder / "corpus.txt").write_text("\n".join(WORLD.corpus(n, seed=seed)) + "\n")

@@ -16,7 +16,7 @@ import struct
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -91,7 +91,7 @@ def halves_from_pairs(matrix: np.ndarray, heads: int) -> np.ndarray:
 
 
 def new_model(shape: Shape, weights: dict[str, np.ndarray]) -> LlamaForCausalLM:
-    special = {"bos_token_id": 1, "eos_token_id": 1, "pad_token_id": 0}
+    special: dict[str, Any] = {"bos_token_id": 1, "eos_token_id": 1, "pad_token_id": 0}
     config = LlamaConfig(
         vocab_size=shape.vocabulary,
         hidden_size=shape.width,

@@ -262,8 +262,11 @@ def test_a_file_is_no_folder(policies):
 
 
 def test_an_id_the_hub_cannot_give_is_told_apart_from_a_folder():
-    with pytest.raises(DataError, match="there is no folder of that name either"):
-        load_policy("nobody/nothing")
+    for load_part in (load_policy, load_reward, load_tokenizer):
+        with pytest.raises(
+            DataError, match=r"there is no model nobody/nothing: [^\n]*\n  there is no folder of that name either"
+        ):
+            load_part("nobody/nothing")
 
 
 # ------------------------------------------------------------------------------------------------ saving
