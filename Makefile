@@ -7,7 +7,7 @@ JOBS ?= 2
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test test-all lint docs demo stale
+.PHONY: help setup test test-all test-peers lint docs demo bench bench-gpu stale
 
 help:
 	@echo "make setup     .venv with prefloop, its extras and the pinned versions; instant when nothing changed"
@@ -16,6 +16,9 @@ help:
 	@echo "make demo      the whole loop on the embedded world; ARGS='--out DIR --seed N'"
 	@echo "make test      format, lint and every test a change needs; ARGS='tests/ops -k gae' for some, JOBS=N processes"
 	@echo "make test-all  the same with the long studies and the chaos runs"
+	@echo "make test-peers  our losses and TRL's on the same tensors, in an environment of its own (1.3 GB, made once)"
+	@echo "make bench     side by side with the peers; NAME=reward_k9 for one (their environments: 3 GB, made once)"
+	@echo "make bench-gpu   real shapes, where CUDA is"
 	@echo "make lint      format, lint and types"
 	@echo "make docs      writes docs/cli.md and docs/api.md anew from the code"
 
@@ -53,6 +56,15 @@ test-all: $(READY)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(PY) -m pytest -n $(JOBS) --dist loadfile --long $(ARGS)
+
+test-peers: $(READY)
+	$(PY) -m tests.peers $(ARGS)
+
+bench: $(READY)
+	$(PY) -m benchmarks $(NAME) $(ARGS)
+
+bench-gpu: $(READY)
+	$(PY) -m benchmarks.gpu $(ARGS)
 
 lint: $(READY)
 	$(VENV)/bin/ruff check .

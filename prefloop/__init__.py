@@ -35,11 +35,17 @@ API = {
     "gae": "prefloop.ops.advantages:gae",
     "policy_loss": "prefloop.ops.policy:policy_loss",
     "value_loss": "prefloop.ops.policy:value_loss",
+    "dpo_loss": "prefloop.ops.preference:dpo_loss",
+    "rrhf_loss": "prefloop.ops.rrhf:rrhf_loss",
     # one call per method
     "pretrain": "prefloop.api:pretrain",
     "sft": "prefloop.api:sft",
     "reward": "prefloop.api:reward",
     "ppo": "prefloop.api:ppo",
+    "reinforce": "prefloop.api:reinforce",
+    "dpo": "prefloop.api:dpo",
+    "rrhf": "prefloop.api:rrhf",
+    "relearn": "prefloop.api:relearn",
 }
 
 

@@ -54,3 +54,23 @@ def reward(*, out: str | Path, resume: bool = False, device: str = "auto", **set
 def ppo(*, out: str | Path, resume: bool = False, device: str = "auto", **settings: Any) -> Finished:
     """Improve a policy by PPO or PPO-ptx. Settings: ``PPOConfig``."""
     return call("ppo", out, resume, device, settings)
+
+
+def reinforce(*, out: str | Path, resume: bool = False, device: str = "auto", **settings: Any) -> Finished:
+    """Improve a policy by RLOO, GRPO, Dr. GRPO, DAPO or REINFORCE++. Settings: ``ReinforceConfig``."""
+    return call("reinforce", out, resume, device, settings)
+
+
+def dpo(*, out: str | Path, resume: bool = False, device: str = "auto", **settings: Any) -> Finished:
+    """Learn from rankings directly by DPO, cDPO, IPO, SimPO or ORPO. Settings: ``DPOConfig``."""
+    return call("dpo", out, resume, device, settings)
+
+
+def rrhf(*, out: str | Path, resume: bool = False, device: str = "auto", **settings: Any) -> Finished:
+    """Rank answers by their own likelihood and imitate the best. Settings: ``RRHFConfig``."""
+    return call("rrhf", out, resume, device, settings)
+
+
+def relearn(*, out: str | Path, resume: bool = False, device: str = "auto", **settings: Any) -> Finished:
+    """Learn the reward again, on the policy's own answers (RLP). Settings: ``RelearnConfig``."""
+    return call("relearn", out, resume, device, settings)

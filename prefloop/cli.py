@@ -1,5 +1,6 @@
 """Every command of prefloop. The import inside each is where to read next."""
 
+import errno
 import os
 import sys
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from prefloop.collect.commands import collect_app
 from prefloop.study import COMMANDS
 
 app = typer.Typer(
@@ -26,6 +28,7 @@ Settings = Annotated[
 ]
 Out = Annotated[Path | None, typer.Option("--out", help="folder of the run", show_default=False)]
 Resume = Annotated[bool, typer.Option("--resume", help="go on with an interrupted run")]
+Again = Annotated[bool, typer.Option("--resume", help="leave a finished run as it is, begin an interrupted one again")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 or mps")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="print data counts, memory, steps and a time estimate; train nothing")]
 Debug = Annotated[bool, typer.Option("--debug", help="show tracebacks")]
@@ -73,7 +76,8 @@ def run(
         from prefloop.demo import run_and_report
         from prefloop.study import load_study
 
-        run_and_report(load_study(study), out or Path("runs") / study.stem, device=device, dry_run=dry_run)
+        command = f"prefloop run {study}" + (f" --out {out}" if out else "")
+        run_and_report(load_study(study), out or Path("runs") / study.stem, device=device, dry_run=dry_run, command=command)
 
 
 @app.command()
@@ -117,10 +121,15 @@ def reward(
 
 @app.command()
 def select(
-    settings: Settings = None, out: Out = None, device: Device = "auto", dry_run: DryRun = False, debug: Debug = False
+    settings: Settings = None,
+    out: Out = None,
+    resume: Again = False,
+    device: Device = "auto",
+    dry_run: DryRun = False,
+    debug: Debug = False,
 ) -> None:
     """Choose among the epochs of an SFT run by reward."""
-    run_command("select", settings, out, False, device, dry_run, debug)
+    run_command("select", settings, out, resume, device, dry_run, debug)
 
 
 @app.command()
@@ -137,27 +146,94 @@ def ppo(
 
 
 @app.command()
+def reinforce(
+    settings: Settings = None,
+    out: Out = None,
+    resume: Resume = False,
+    device: Device = "auto",
+    dry_run: DryRun = False,
+    debug: Debug = False,
+) -> None:
+    """Improve a policy without a critic: RLOO, GRPO, Dr. GRPO, DAPO, REINFORCE++."""
+    run_command("reinforce", settings, out, resume, device, dry_run, debug)
+
+
+@app.command()
+def dpo(
+    settings: Settings = None,
+    out: Out = None,
+    resume: Resume = False,
+    device: Device = "auto",
+    dry_run: DryRun = False,
+    debug: Debug = False,
+) -> None:
+    """Learn from rankings directly: DPO, cDPO, IPO, SimPO, ORPO."""
+    run_command("dpo", settings, out, resume, device, dry_run, debug)
+
+
+@app.command()
+def rrhf(
+    settings: Settings = None,
+    out: Out = None,
+    resume: Resume = False,
+    device: Device = "auto",
+    dry_run: DryRun = False,
+    debug: Debug = False,
+) -> None:
+    """Rank answers by their own likelihood and imitate the best."""
+    run_command("rrhf", settings, out, resume, device, dry_run, debug)
+
+
+@app.command()
+def relearn(
+    settings: Settings = None,
+    out: Out = None,
+    resume: Resume = False,
+    device: Device = "auto",
+    dry_run: DryRun = False,
+    debug: Debug = False,
+) -> None:
+    """Learn the reward again, on the policy's own answers (RLP)."""
+    run_command("relearn", settings, out, resume, device, dry_run, debug)
+
+
+@app.command()
 def sample(
-    settings: Settings = None, out: Out = None, device: Device = "auto", dry_run: DryRun = False, debug: Debug = False
+    settings: Settings = None,
+    out: Out = None,
+    resume: Again = False,
+    device: Device = "auto",
+    dry_run: DryRun = False,
+    debug: Debug = False,
 ) -> None:
     """Draw K answers to each prompt."""
-    run_command("sample", settings, out, False, device, dry_run, debug)
+    run_command("sample", settings, out, resume, device, dry_run, debug)
 
 
 @app.command()
 def score(
-    settings: Settings = None, out: Out = None, device: Device = "auto", dry_run: DryRun = False, debug: Debug = False
+    settings: Settings = None,
+    out: Out = None,
+    resume: Again = False,
+    device: Device = "auto",
+    dry_run: DryRun = False,
+    debug: Debug = False,
 ) -> None:
     """Completions to rewards."""
-    run_command("score", settings, out, False, device, dry_run, debug)
+    run_command("score", settings, out, resume, device, dry_run, debug)
 
 
 @app.command()
 def rank(
-    settings: Settings = None, out: Out = None, device: Device = "auto", dry_run: DryRun = False, debug: Debug = False
+    settings: Settings = None,
+    out: Out = None,
+    resume: Again = False,
+    device: Device = "auto",
+    dry_run: DryRun = False,
+    debug: Debug = False,
 ) -> None:
     """Rank completions as simulated people would whose taste is a scorer."""
-    run_command("rank", settings, out, False, device, dry_run, debug)
+    run_command("rank", settings, out, resume, device, dry_run, debug)
 
 
 @app.command()
@@ -168,10 +244,15 @@ def prompts(settings: Settings = None, out: Out = None, dry_run: DryRun = False,
 
 @app.command()
 def evaluate(
-    settings: Settings = None, out: Out = None, device: Device = "auto", dry_run: DryRun = False, debug: Debug = False
+    settings: Settings = None,
+    out: Out = None,
+    resume: Again = False,
+    device: Device = "auto",
+    dry_run: DryRun = False,
+    debug: Debug = False,
 ) -> None:
     """Policies side by side on held-out prompts."""
-    run_command("evaluate", settings, out, False, device, dry_run, debug)
+    run_command("evaluate", settings, out, resume, device, dry_run, debug)
 
 
 @app.command()
@@ -292,6 +373,11 @@ def run_command(
         )
 
 
+OF_A_PLACE = {  # what the system says of a file or folder that somebody named
+    errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EACCES, errno.EPERM, errno.EROFS, errno.ELOOP, errno.ENAMETOOLONG,
+}  # fmt: skip
+
+
 class explained:
     """Turns failures that prefloop understands into one message and an exit code; others too, unless --debug."""
 
@@ -312,12 +398,18 @@ class explained:
         if isinstance(error, PrefloopError):
             typer.echo(f"prefloop: {error}", err=True)
             raise SystemExit(error.exit_code)
-        if isinstance(error, OSError) and error.errno == 28:
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
             typer.echo(
-                f"prefloop: the disk is full ({error.filename or 'no file named'})\n  what was complete before is intact; free some space and run again with --resume",
+                f"prefloop: the disk is full ({error.filename or 'no file named'})\n"
+                f"  what was complete before is intact; free some space and run the same command again, with --resume where it has that",
                 err=True,
             )
             raise SystemExit(1)
+        if isinstance(error, OSError) and error.errno in OF_A_PLACE and error.filename is not None:
+            typer.echo(
+                f"prefloop: {error.filename} cannot be used: {error.strerror}\n  give another place, or mend this one", err=True
+            )
+            raise SystemExit(2)
         if isinstance(error, ModuleNotFoundError):
             typer.echo(f"prefloop: the package {error.name!r} is not installed\n  pip install 'prefloop[train,report]'", err=True)
             raise SystemExit(2)
@@ -326,6 +418,9 @@ class explained:
             err=True,
         )
         raise SystemExit(1)
+
+
+app.add_typer(collect_app(explained), name="collect")
 
 
 def main() -> None:

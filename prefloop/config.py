@@ -9,16 +9,28 @@ from pathlib import Path
 from typing import Any, Literal, Self, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 from pydantic.fields import FieldInfo
 
 from prefloop.errors import ConfigError
 
 
 class Config(BaseModel):
-    """Settings of one command: frozen, unknown keys refused, every field described."""
+    """Settings of one command: frozen, unknown keys refused, every field described; numbers are finite."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def what_pydantic_lets_pass(cls, value: Any, info: ValidationInfo) -> Any:
+        """``true`` for a number, which it takes for 1, and nothing at all for a text that is needed."""
+        field = cls.model_fields[info.field_name or ""]
+        takes_numbers = may_be(field.annotation, int) or may_be(field.annotation, float)
+        if takes_numbers and not may_be(field.annotation, bool) and config_of(field) is None and holds_a_truth(value):
+            raise ValueError("true and false are no numbers")
+        if field.is_required() and field.annotation is str and isinstance(value, str) and not value.strip():
+            raise ValueError("must not be empty")
+        return value
 
     @classmethod
     def of(cls, **settings: Any) -> Self:
@@ -33,15 +45,32 @@ class Config(BaseModel):
 class Optimiser(Config):
     """AdamW and its schedule; a method that wants other defaults states them in its own file."""
 
-    lr: float = Field(1e-3, gt=0, description="peak learning rate")
-    schedule: Literal["cosine", "linear", "constant"] = Field("cosine", description="how the rate falls after warm-up")
-    final: float = Field(0.1, ge=0, le=1, description="last rate as a share of the peak; unused by constant")
-    warmup: int = Field(0, ge=0, description="steps of linear warm-up")
-    betas: tuple[float, float] = Field((0.9, 0.95), description="decay of the first and second moment")
-    eps: float = Field(1e-8, gt=0, description="added to the root of the second moment")
-    weight_decay: float = Field(0.0, ge=0, description="decoupled weight decay")
-    grad_clip: float = Field(1.0, ge=0, description="largest norm of the gradient; 0 leaves it alone")
-    micro_batch: int = Field(0, ge=0, description="rows computed at once; 0 = the whole batch; never changes a gradient")
+    lr: float = Field(default=1e-3, gt=0, description="peak learning rate")
+    schedule: Literal["cosine", "linear", "constant"] = Field(default="cosine", description="how the rate falls after warm-up")
+    final: float = Field(default=0.1, ge=0, le=1, description="last rate as a share of the peak; unused by constant")
+    warmup: int = Field(default=0, ge=0, description="steps of linear warm-up")
+    betas: tuple[float, float] = Field(default=(0.9, 0.95), description="decay of the first and second moment")
+    eps: float = Field(default=1e-8, gt=0, description="added to the root of the second moment")
+    weight_decay: float = Field(default=0.0, ge=0, description="decoupled weight decay")
+    grad_clip: float = Field(default=1.0, ge=0, description="largest norm of the gradient; 0 leaves it alone")
+    micro_batch: int = Field(default=0, ge=0, description="rows computed at once; 0 = the whole batch; never changes a gradient")
+
+    @field_validator("betas")
+    @classmethod
+    def a_decay_is_below_one(cls, betas: tuple[float, float]) -> tuple[float, float]:
+        if not all(0 <= beta < 1 for beta in betas):
+            raise ValueError("each decay has to be at least 0 and less than 1")
+        return betas
+
+
+class Adapter(Config):
+    """A LoRA adapter (arXiv 2106.09685) instead of the model's own weights; the base stays frozen."""
+
+    rank: int = Field(default=0, ge=0, description="rank of the adapter; 0 trains the model's own weights")
+    alpha: float = Field(default=16.0, gt=0, description="the adapter's update is multiplied by alpha / rank")
+    targets: str | list[str] = Field(
+        default="all-linear", description="layers that get one, by name; all-linear is every linear layer"
+    )
 
 
 @dataclass(frozen=True)
@@ -74,7 +103,7 @@ def load_config(cls: type[C], items: list[str]) -> C:
 def read_yaml(path: Path) -> dict[str, Any]:
     """A YAML file that holds a mapping."""
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = from_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         near = difflib.get_close_matches(
             path.name, [p.name for p in path.parent.glob("*.y*ml")] if path.parent.is_dir() else [], n=1
@@ -85,7 +114,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
             else "\n  settings are written key=value, a file is a path to YAML"
         )
         raise ConfigError(f"there is no configuration file {path}{hint}") from None
-    except (IsADirectoryError, PermissionError, UnicodeDecodeError) as error:
+    except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} cannot be read as a configuration file: {error}") from None
     except yaml.YAMLError as error:
         raise ConfigError(f"{path} is not valid YAML\n  {error}") from None
@@ -96,11 +125,45 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return content
 
 
+class KeyGivenTwice(yaml.YAMLError):
+    """Of two values for one key YAML would keep the last and say nothing."""
+
+
+class OneValueEach(yaml.SafeLoader):
+    """YAML in which no mapping names a key twice; a key merged in with ``<<`` may be named again."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        lines: dict[tuple[str, Any], int] = {}
+        for key, _ in node.value:
+            name = (key.tag, key.value)
+            if not isinstance(key, yaml.ScalarNode) or key.tag == "tag:yaml.org,2002:merge":
+                continue
+            if name in lines:
+                raise KeyGivenTwice(
+                    f"line {key.start_mark.line + 1}: {key.value!r} has a value already, in line {lines[name] + 1}\n"
+                    f"  leave one of the two out"
+                )
+            lines[name] = key.start_mark.line
+        return node
+
+
+def from_yaml(text: str) -> Any:
+    """What a YAML text says."""
+    loader = OneValueEach(text)
+    try:
+        return loader.get_single_data()
+    finally:
+        loader.dispose()
+
+
 def override(settings: dict[str, Any], item: str) -> dict[str, Any]:
     """The settings with one dotted ``key=value`` applied; the value is read as YAML."""
     key, _, text = item.partition("=")
     try:
-        value = yaml.safe_load(text) if text else ""
+        value = from_yaml(text) if text else ""
+    except KeyGivenTwice as error:
+        raise ConfigError(f"{item!r} cannot be read: {error}") from None
     except yaml.YAMLError:
         raise ConfigError(f"the value in {item!r} is not valid YAML; quote it: {key}='\"…\"'") from None
     return put(settings, key.strip().split("."), value, item)
@@ -180,3 +243,15 @@ def config_of(field: FieldInfo | None) -> type[BaseModel] | None:
     """The config a field holds, or may hold."""
     types = (field.annotation, *get_args(field.annotation)) if field else ()
     return next((t for t in types if isinstance(t, type) and issubclass(t, BaseModel)), None)
+
+
+def may_be(annotation: Any, kind: Any) -> bool:
+    """Whether a field, or something inside it, is of this type."""
+    return annotation in (kind, Any) or any(may_be(inner, kind) for inner in get_args(annotation))
+
+
+def holds_a_truth(value: Any) -> bool:
+    """Whether a value, or something inside it, is true or false."""
+    if isinstance(value, dict):
+        return any(map(holds_a_truth, value.values()))
+    return any(map(holds_a_truth, value)) if isinstance(value, list | tuple) else isinstance(value, bool)

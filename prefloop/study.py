@@ -8,15 +8,17 @@
     sweep:  {ppo.kl: [0.02, 0.1]}
 
 ``${name}`` is the folder of another stage, ``${seed}`` the seed. Stages run in the order of the file. The key of a stage is
-the hash of its command, its settings, the keys of the stages it names, the content of the files it names and the version
-of prefloop. Heavy imports happen when a stage runs; reading a study needs no torch.
+the hash of its command, its settings, the keys of the stages it names, the content of the files it names (for a function,
+python:MODULE:FUNCTION, of its module's file) and the version of prefloop. One process at a time runs a study in a folder.
+Heavy imports happen when a stage runs; reading a study needs no torch.
 """
 
 import hashlib
 import itertools
 import json
+import os
 import re
-import shutil
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -24,10 +26,11 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from prefloop import __version__
 from prefloop.config import Config, Options, parse, read_yaml
+from prefloop.engine.lock import release_lock, remove_folder, take_lock
 from prefloop.errors import ConfigError
 
 COMMANDS: dict[
@@ -37,6 +40,10 @@ COMMANDS: dict[
     "sft": "prefloop.methods.sft:SFTConfig",
     "reward": "prefloop.methods.reward:RewardConfig",
     "ppo": "prefloop.methods.ppo:PPOConfig",
+    "dpo": "prefloop.methods.dpo:DPOConfig",
+    "rrhf": "prefloop.methods.rrhf:RRHFConfig",
+    "relearn": "prefloop.methods.relearn:RelearnConfig",
+    "reinforce": "prefloop.methods.reinforce:ReinforceConfig",
     "sample": "prefloop.methods.sample:SampleConfig",
     "prompts": "prefloop.data.prompts:PromptsConfig",
     "rank": "prefloop.evaluate.rank:RankConfig",
@@ -48,6 +55,8 @@ COMMANDS: dict[
 }
 
 REFERENCE = re.compile(r"\$\{([\w-]+)\}")
+CODE = re.compile(r"python:([\w.]+):")
+LONGEST_NAME = 200  # bytes of a folder's name; file systems end at 255
 
 
 class StudyConfig(Config):
@@ -66,6 +75,25 @@ class StudyConfig(Config):
         default={}, description="stage.setting: values; only that stage and what follows from it is repeated"
     )
 
+    @model_validator(mode="after")
+    def each_of_several_is_another(self) -> "StudyConfig":
+        for name, values in {"seeds": self.seeds, **{f"sweep {key}": values for key, values in self.sweep.items()}}.items():
+            if not values:
+                raise ValueError(f"{name} has no value, so nothing would run")
+            written = [str(value) for value in values]
+            if twice := sorted({value for value in written if written.count(value) > 1}):
+                raise ValueError(f"{name} names {', '.join(twice)} more than once; the same run counted twice is no second one")
+        return self
+
+    @model_validator(mode="after")
+    def a_stage_can_be_named(self) -> "StudyConfig":
+        for name in self.stages:
+            if not re.fullmatch(r"[\w-]+", name) or name == "seed":
+                raise ValueError(
+                    f"{name!r} cannot be the name of a stage: others say ${{name}}, of letters, digits, _ and -, and ${{seed}} is the seed"
+                )
+        return self
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -78,6 +106,7 @@ class Stage:
     settings: dict[str, Any]
     folder: Path
     key: str
+    parents: tuple[str, ...] = ()  # labels of the stages whose outputs it reads
 
 
 @dataclass(frozen=True)
@@ -122,45 +151,69 @@ def stages(study: StudyConfig, out: Path) -> Iterator[Stage]:
     points = [dict(zip(study.sweep, values, strict=True)) for values in itertools.product(*study.sweep.values())]
     for seed in study.seeds:
         made: dict[str, Stage] = {}
+        label_in: dict[str, str] = {}
         for point in points:
             names: dict[str, Stage] = {}
-            for name, settings in study.stages.items():
-                touched = {key: value for key, value in point.items() if key == name or key.startswith(f"{name}.")}
-                touched |= {
-                    key: value
-                    for ref in references(settings)
-                    if ref in names
-                    for key, value in point.items()
-                    if f"{key}={value}" in names[ref].label.split("@")
-                }
+            touches: dict[str, dict[str, Any]] = {}  # of each stage, what it and those it follows from have of this point
+            for name, written in study.stages.items():
+                own = {key: value for key, value in point.items() if key.startswith(f"{name}.")}
+                settings = at_point(name, written, own)
+                touched = own | {key: value for ref in references(settings) for key, value in in_order(touches[ref], point)}
+                touches[name] = touched
                 label = name + "".join(f"@{key}={value}" for key, value in touched.items())
-                stage = made.get(label) or filled(name, label, {**settings}, touched, seed, out, names)
+                stage = made.get(label) or filled(name, label, settings, seed, out, names)
                 names[name] = stage
                 if label not in made:
+                    folder = str(stage.folder).casefold()  # some file systems do not tell A from a
+                    if label_in.setdefault(folder, label) != label:
+                        raise ConfigError(
+                            f"{label_in[folder]} and {label} would both be {stage.folder}\n  give one of them another name or value"
+                        )
                     made[label] = stage
                     yield stage
 
 
-def filled(
-    name: str, label: str, settings: dict[str, Any], touched: dict[str, Any], seed: int, out: Path, names: dict[str, Stage]
-) -> Stage:
+def in_order(touched: dict[str, Any], point: dict[str, Any]) -> list[tuple[str, Any]]:
+    """What a stage has of a point of the sweep, in the order of the sweep."""
+    return [(key, value) for key, value in point.items() if key in touched]
+
+
+def at_point(name: str, written: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a stage with its values of the sweep in their places."""
+    settings = {**written}
+    for key, value in own.items():
+        put(settings, key.removeprefix(f"{name}.").split("."), value, key)
+    return settings
+
+
+def filled(name: str, label: str, settings: dict[str, Any], seed: int, out: Path, names: dict[str, Stage]) -> Stage:
     """A stage with references replaced, its seed set and its key computed."""
     command = settings.pop("do")
-    for key, value in touched.items():
-        if key.startswith(f"{name}."):
-            put(settings, key.removeprefix(f"{name}.").split("."), value)
     if "seed" not in settings:
         settings["seed"] = seed
     keyed = replaced(settings, lambda ref: str(seed) if ref == "seed" else f"stage:{names[ref].key}")
     real = replaced(settings, lambda ref: str(seed) if ref == "seed" else str(names[ref].folder))
-    content = {"do": command, "settings": keyed, "files": file_hashes(keyed), "version": __version__}
+    content = {"do": command, "settings": keyed, "files": file_hashes(keyed) | code_hashes(keyed), "version": __version__}
     key = hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:16]
-    return Stage(name, label, seed, command, real, out / f"seed-{seed}" / label.replace("/", "_"), key)
+    parents = tuple(dict.fromkeys(names[ref].label for ref in references(settings)))
+    return Stage(name, label, seed, command, real, out / f"seed-{seed}" / folder_name(label), key, parents)
 
 
-def put(settings: dict[str, Any], path: list[str], value: Any) -> None:
+def folder_name(label: str) -> str:
+    """A label as the name of a folder; of one that is too long the beginning, and a hash of all of it."""
+    name = label.replace("/", "_")
+    if len(name.encode()) <= LONGEST_NAME:
+        return name
+    beginning = name.encode()[: LONGEST_NAME - 17].decode(errors="ignore")
+    return f"{beginning}-{hashlib.sha256(label.encode()).hexdigest()[:16]}"
+
+
+def put(settings: dict[str, Any], path: list[str], value: Any, key: str) -> None:
     for part in path[:-1]:
-        settings[part] = dict(settings.get(part, {}))
+        inner = settings.get(part) or {}
+        if not isinstance(inner, dict):
+            raise ConfigError(f"sweep: {key}: {part} is {inner!r}, which has no settings of its own")
+        settings[part] = dict(inner)
         settings = settings[part]
     settings[path[-1]] = value
 
@@ -187,8 +240,8 @@ def file_hashes(value: Any) -> dict[str, str]:
     found: dict[str, str] = {}
     if isinstance(value, str):
         named = {value, *value.split(","), value.partition(":")[2]} - {"", "."}
-        for path in (Path(name) for name in sorted(named) if len(name) < 1000 and Path(name).exists()):
-            files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+        for path in (Path(name) for name in sorted(named) if os.path.exists(name)):  # False too for what no file can be called
+            files = sorted(p for p in path.rglob("*") if p.is_file() and p.name != "lock") if path.is_dir() else [path]
             digest = hashlib.sha256()
             for file in files:
                 digest.update(
@@ -204,6 +257,33 @@ def file_hashes(value: Any) -> dict[str, str]:
     return found
 
 
+def code_hashes(value: Any) -> dict[str, str]:
+    """Content hashes of the modules whose functions settings name, python:MODULE:FUNCTION, as values or as keys."""
+    if isinstance(value, str):
+        found = {module: source_of(module) for module in CODE.findall(value)}
+        return {
+            f"python:{module}": hashlib.sha256(file.read_bytes()).hexdigest()
+            for module, file in found.items()
+            if file is not None
+        }
+    inside = [*value, *value.values()] if isinstance(value, dict) else value if isinstance(value, list) else []
+    return {name: digest for inner in inside for name, digest in code_hashes(inner).items()}
+
+
+def source_of(module: str) -> Path | None:
+    """The file of a module, found without importing it or what it lies in; None where there is none."""
+    places, spec = None, None
+    parts = module.split(".")
+    for end in range(1, len(parts) + 1):
+        name = ".".join(parts[:end])
+        found = (finder.find_spec(name, places) for finder in sys.meta_path)
+        spec = next((one for one in found if one is not None), None)
+        if spec is None:
+            return None
+        places = spec.submodule_search_locations
+    return Path(spec.origin) if spec and spec.origin and Path(spec.origin).is_file() else None
+
+
 def check(study: StudyConfig) -> None:
     """Everything that can be wrong with a study is found before its first stage runs."""
     if not study.stages:
@@ -211,17 +291,25 @@ def check(study: StudyConfig) -> None:
     seen: set[str] = set()
     for name, settings in study.stages.items():
         command = settings.get("do")
-        if command not in COMMANDS:
+        if not isinstance(command, str) or command not in COMMANDS:
             raise ConfigError(f"stage {name}: do: {command!r} is not a command a study can run\n  known: {', '.join(COMMANDS)}")
-        if unknown := sorted(set(references(settings)) - seen):
-            raise ConfigError(
-                f"stage {name} names {', '.join(unknown)}, which does not come before it\n  before it: {', '.join(sorted(seen)) or 'nothing'}"
-            )
+        swept = {key: values for key, values in study.sweep.items() if key.startswith(f"{name}.")}
+        for where, value in {
+            f"stage {name}": settings,
+            **{f"sweep {key}, of stage {name},": swept[key] for key in swept},
+        }.items():
+            if unknown := sorted(set(references(value)) - seen):
+                raise ConfigError(
+                    f"{where} names {', '.join(unknown)}, which does not come before it\n"
+                    f"  before it: {', '.join(sorted(seen)) or 'nothing'}"
+                )
         seen.add(name)
     for key in study.sweep:
-        stage, _, setting = key.partition(".")
-        if stage not in study.stages or not setting:
+        stage, *setting = key.split(".")
+        if stage not in study.stages or not setting or not all(setting):
             raise ConfigError(f"sweep: {key!r} is not stage.setting; stages: {', '.join(study.stages)}")
+        if setting == ["do"]:
+            raise ConfigError(f"sweep: {key!r} is a command, no setting; write a stage for each")
 
 
 def config_class(command: str) -> tuple[type[Config], Callable[[Any, Options], dict]]:
@@ -234,7 +322,17 @@ def config_class(command: str) -> tuple[type[Config], Callable[[Any, Options], d
 def run_study(study: StudyConfig, options: Options, *, announce: Callable[[str], None]) -> list[Done]:
     """Run what is not there yet; returns every stage with its summary."""
     todo = list(stages(study, options.out))
-    configs = [parse(config_class(stage.command)[0], known(stage), where=f"stage {stage.name}") for stage in todo]
+    configs = [parse(config_class(stage.command)[0], known(stage), where=f"stage {stage.label}") for stage in todo]
+    lock = None if options.dry_run else take_lock(options.out)
+    try:
+        return run_stages(todo, configs, options, announce)
+    finally:
+        if lock is not None:
+            release_lock(lock)
+
+
+def run_stages(todo: list[Stage], configs: list[Config], options: Options, announce: Callable[[str], None]) -> list[Done]:
+    """One after the other, in a folder that is this process's own."""
     done = []
     for number, (stage, config) in enumerate(zip(todo, configs, strict=True), start=1):
         if options.dry_run:
@@ -257,20 +355,33 @@ def finished(stage: Stage) -> Done | None:
     marker = stage.folder / "stage.json"
     if not marker.is_file() or not (stage.folder / "summary.json").is_file():
         return None
-    state = json.loads(marker.read_text(encoding="utf-8"))
+    state = read_json(marker)
     if state.get("key") != stage.key or not state.get("done"):
         return None
-    return Done(stage, state["seconds"], True, json.loads((stage.folder / "summary.json").read_text(encoding="utf-8")))
+    return Done(stage, float(state.get("seconds", 0.0)), True, read_json(stage.folder / "summary.json"))
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """What a study left in the folder of a stage; ConfigError where it can no longer be read."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(found, dict):
+            raise ValueError(f"it holds a {type(found).__name__}")
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"{path} is damaged: {error}\n  to run that stage again remove {path.parent}, or choose another --out"
+        ) from None
+    return found
 
 
 def run_stage(stage: Stage, config: Config, options: Options, announce: Callable[[str], None], where: str) -> Done:
     """Run one stage, going on with an interrupted one and replacing one with other inputs."""
     marker = stage.folder / "stage.json"
-    is_same = marker.is_file() and json.loads(marker.read_text(encoding="utf-8")).get("key") == stage.key
+    is_same = marker.is_file() and read_json(marker).get("key") == stage.key
     if stage.folder.exists() and not is_same:
-        if not marker.is_file() and any(stage.folder.iterdir()):
+        if not stage.folder.is_dir() or (not marker.is_file() and any(stage.folder.iterdir())):
             raise ConfigError(f"{stage.folder} exists and no study made it; move it away or choose another --out")
-        shutil.rmtree(stage.folder)
+        remove_folder(stage.folder)
     stage.folder.mkdir(parents=True, exist_ok=True)
     write_marker(marker, {"key": stage.key, "done": False})
     announce(f"{where} {stage.label}" + (f", seed {stage.seed}" if stage.seed else ""))
@@ -283,6 +394,6 @@ def run_stage(stage: Stage, config: Config, options: Options, announce: Callable
 
 
 def write_marker(path: Path, state: dict[str, Any]) -> None:
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(state), encoding="utf-8")
-    temporary.replace(path)
+    from prefloop.engine.checkpoint import replace_file
+
+    replace_file(path, json.dumps(state))

@@ -1,42 +1,185 @@
-"""What a finished study tells its page: figures gathered from the summaries and logs of its stages."""
+"""What a finished study tells: its summary.json, and the figures of its page, gathered from the summaries and logs of its stages."""
 
 import json
 import math
 import os
 import platform
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from prefloop.report.data import ReportData
-from prefloop.study import Done, StudyConfig
+import numpy as np
+
+from prefloop.config import Config, parse
+from prefloop.evaluate.over_seeds import FLUENCY, difference, row
+from prefloop.evaluate.rewards import pooled_accuracy, read_per_prompt, side_by_side
+from prefloop.report.data import ReportData, row_of
+from prefloop.study import Done, StudyConfig, config_class, known
+
+# --- summary.json --------------------------------------------------------------------------------------------------------
+
+
+def summarised(study: StudyConfig, done: list[Done], seconds: float) -> dict[str, Any]:
+    """Policies, reward models and their differences over every seed; what the study did not measure is empty."""
+    return {
+        "study": study.name,
+        "seeds": study.seeds,
+        "seconds": seconds,
+        **compared(done),
+        "reward_model": reward_model(done),
+        "rewards": judged_rewards(done),
+    }
+
+
+def compared(done: list[Done]) -> dict[str, Any]:
+    """The policies side by side. Where there are several evaluations (of a sweep), what differs between them carries its point."""
+    evaluations: dict[str, list[Done]] = {}
+    for one in done:
+        if one.stage.command == "evaluate":
+            evaluations.setdefault(one.stage.label, []).append(one)
+    if not evaluations:
+        return {"baseline": None, "rows": [], "paired": []}
+    first = settings_of(next(iter(evaluations.values()))[0])
+    rows: dict[str, dict[str, Any]] = {}
+    paired: dict[tuple[str, str, str], dict[str, Any]] = {}
+    for stages in evaluations.values():
+        config, runs = settings_of(stages[0]), [per_prompt(stage) for stage in stages]
+        names = {name: shown(name, stages[0], first) for name in runs[0]}
+        for told in stages[0].summary["rows"]:
+            name = told["name"]
+            made = row(name, runs, baseline=config.baseline, is_bound=name == chooser(config))
+            made["fluency"] |= of_all_answers(name, stages)
+            rows.setdefault(names[name], made | {"name": names[name]})
+        for pair in stages[0].summary["paired"]:
+            made = difference(pair["a"], pair["b"], pair["metric"], runs)
+            made |= {"a": names[pair["a"]], "b": names[pair["b"]]}
+            paired.setdefault((made["a"], made["b"], made["metric"]), made)
+    return {"baseline": first.baseline, "rows": list(rows.values()), "paired": list(paired.values())}
+
+
+def settings_of(one: Done) -> Any:
+    """The settings of a stage with their defaults."""
+    return parse(config_class(one.stage.command)[0], known(one.stage), where=f"stage {one.stage.name}")
+
+
+def per_prompt(evaluation: Done) -> dict[str, dict[str, list[float]]]:
+    return json.loads((evaluation.stage.folder / "per_prompt.json").read_text(encoding="utf-8"))
+
+
+def chooser(config: Any) -> str:
+    """The row of best-of-n; empty where there is none."""
+    return config.best_of.name if config.best_of else ""
+
+
+def shown(name: str, evaluation: Done, first: Config) -> str:
+    """A row's name: with the point of the sweep where it is not the same policy, judged the same way, as in the first evaluation."""
+    config = settings_of(evaluation)
+    what = [(c.policies.get(name), c.model_dump(exclude={"policies", "proxies", "seed"})) for c in (config, first)]
+    point = evaluation.stage.label.partition("@")[2] or evaluation.stage.label
+    return name if what[0] == what[1] and (name != chooser(config) or same_source(config, first)) else f"{name}@{point}"
+
+
+def same_source(one: Any, other: Any) -> bool:
+    """Whether best-of-n draws from the same policy."""
+    return one.policies[one.best_of.policy] == other.policies[other.best_of.policy]
+
+
+def of_all_answers(name: str, stages: list[Done]) -> dict[str, Any]:
+    """Figures of how all answers of a row read together: means over seeds, without an interval."""
+    told = [next(row["fluency"] for row in stage.summary["rows"] if row["name"] == name) for stage in stages]
+    measured = per_prompt(stages[0])[name]
+    return {
+        figure: {"mean": float(np.mean([mean_of(one[figure]) for one in told]))}
+        for figure in told[0]
+        if FLUENCY + figure not in measured
+    }
+
+
+def mean_of(figure: float | dict[str, Any]) -> float:
+    return figure["mean"] if isinstance(figure, dict) else figure
+
+
+def judged_rewards(done: list[Done]) -> dict[str, Any]:
+    """Every reward model that was judged on held-out rankings, beside the rules of length, and beside each other."""
+    runs: dict[str, list[Any]] = {}
+    for one in done:
+        if one.stage.command == "reward" and (found := read_per_prompt(one.stage.folder)):
+            runs.setdefault(one.stage.label, []).append(found)
+    return side_by_side(runs)
+
+
+def main_reward(done: list[Done]) -> list[Done]:
+    """A reward model over its seeds: the one policies are judged beside, else the one called reward, else the first."""
+    rewards = [one for one in done if one.stage.command == "reward" and "pair_accuracy" in one.summary]
+    asked = [one.stage.settings.get("reward", "") for one in done if one.stage.command == "evaluate"]
+    used = [one for one in rewards if any(holds(one, spec) for spec in asked)]
+    named = [one for one in rewards if one.stage.name == "reward"]
+    label = next((one.stage.label for one in [*used, *named, *rewards]), None)
+    return [one for one in rewards if one.stage.label == label]
+
+
+def holds(one: Done, spec: str) -> bool:
+    """Whether a path of ``spec`` (several with commas) lies in the folder of a stage."""
+    return any(one.stage.folder in (path := Path(part), *path.parents) for part in spec.split(",") if part)
+
+
+def maker(spec: str, done: Iterable[Done]) -> Done | None:
+    """The stage whose output ``spec`` names."""
+    return next((one for one in done if holds(one, spec)), None)
+
+
+def reward_model(done: list[Done]) -> dict[str, Any]:
+    """Held-out accuracy of the main reward model beside the ceiling of the labels it learned from, where that is known."""
+    rewards = main_reward(done)
+    if not rewards:
+        return {}
+    makers = [maker(one.stage.settings.get("data", ""), done) for one in rewards]
+    ceilings = [one.summary["bayes_ceiling"] for one in makers if one and one.summary.get("bayes_ceiling") is not None]
+    runs = [read_per_prompt(one.stage.folder) for one in rewards]
+    own = rewards[0].summary["pair_accuracy"]
+    return {
+        "name": rewards[0].stage.label,
+        "pair_accuracy": own if len(rewards) == 1 else pooled_accuracy([run for run in runs if run]),
+        "per_seed": [one.summary["pair_accuracy"]["mean"] for one in rewards],
+        "bayes_ceiling": float(np.mean(ceilings)) if ceilings else None,
+        "ceiling_per_seed": ceilings,
+    }
+
+
+# --- the page --------------------------------------------------------------------------------------------------------------
 
 
 def study_data(study: StudyConfig, done: list[Done], summary: dict[str, Any], *, command: str) -> ReportData:
     """Everything the page shows; curves, samples and calibration are of the first seed."""
-    first = {d.stage.name: d for d in done if d.stage.seed == study.seeds[0]}
-    evaluation = next(d for d in first.values() if d.stage.command == "evaluate")
+    first = [one for one in done if one.stage.seed == study.seeds[0]]
+    evaluation = next((one for one in first if one.stage.command == "evaluate"), None)
     content = {
         "title": study.name,
         "subtitle": study.question,
         "seconds": summary["seconds"],
         "command": command,
         "machine": machine(),
-        "stages": [{"name": label(d, study), "seconds": d.seconds, "skipped": d.was_skipped} for d in done],
-        "rows": [{key: value for key, value in row.items() if key not in ("finished", "fluency")} for row in summary["rows"]],
-        "paired": [{key: value for key, value in pair.items() if value is not None} for pair in summary["paired"]],
+        "baseline": summary["baseline"] or "",
+        "chooser": chooser(settings_of(evaluation)) if evaluation else "",
+        "stages": [{"name": label(one, study), "seconds": one.seconds, "skipped": one.was_skipped} for one in done],
+        "rows": [row_of(told) for told in summary["rows"]],
+        "paired": summary["paired"],
         "reward_model": trust(first, summary, evaluation),
-        "curves": {d.stage.name: curve(d.stage.folder) for d in first.values() if d.stage.command == "ppo"},
-        "best_of_n": evaluation.summary["best_of_n"],
-        "samples": json.loads((evaluation.stage.folder / "samples.json").read_text(encoding="utf-8")),
-        "sft_selection": next((d.summary["epochs"] for d in first.values() if d.stage.command == "select"), []),
+        "rewards": [told | {"trust": own_trust(told["name"], first)} for told in summary["rewards"]["rows"]],
+        "reward_pairs": summary["rewards"]["paired"],
+        "curves": {policy_of(one, evaluation): points for one in first if (points := curve(one.stage.folder))},
+        "best_of_n": evaluation.summary["best_of_n"] if evaluation else [],
+        "samples": json.loads((evaluation.stage.folder / "samples.json").read_text(encoding="utf-8")) if evaluation else [],
+        "sft_selection": next((one.summary["epochs"] for one in first if one.stage.command == "select"), []),
         "data_reports": [
-            {"name": f"{d.stage.name}: {name}", "lines": report["lines"]}
-            for d in first.values()
-            for name, report in data_of(d.stage.folder).items()
+            {"name": f"{one.stage.label}: {name}", "lines": report["lines"]}
+            for one in first
+            for name, report in data_of(one.stage.folder).items()
         ],
-        "warnings": [f"{d.stage.label}: {line}" for d in done for line in d.summary.get("warnings", [])],
+        "warnings": [f"{one.stage.label}: {line}" for one in done for line in one.summary.get("warnings", [])]
+        + trained_on_gold(first, evaluation),
         "counts": counts(first, evaluation),
-        "lineage": [{"name": d.stage.label, "hash": d.stage.key} for d in first.values()],
+        "lineage": [{"name": one.stage.label, "hash": one.stage.key, "parents": one.stage.parents} for one in first],
     }
     return ReportData.model_validate(content)
 
@@ -47,28 +190,54 @@ def data_of(folder: Path) -> dict[str, Any]:
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
-def label(d: Done, study: StudyConfig) -> str:
-    return d.stage.label if len(study.seeds) == 1 else f"{d.stage.label} (seed {d.stage.seed})"
+def label(one: Done, study: StudyConfig) -> str:
+    return one.stage.label if len(study.seeds) == 1 else f"{one.stage.label} (seed {one.stage.seed})"
 
 
 def machine() -> str:
     return f"{platform.system()} {platform.machine()}, {os.cpu_count()} processors, Python {platform.python_version()}"
 
 
-def trust(first: dict[str, Done], summary: dict[str, Any], evaluation: Done) -> dict[str, Any] | None:
-    if not summary["reward_model"]:
+def policy_of(trained: Done, evaluation: Done | None) -> str:
+    """What the table calls the policy of a training stage; the stage's own label where the table has it not."""
+    policies = evaluation.stage.settings["policies"] if evaluation else {}
+    return next((name for name, folder in policies.items() if holds(trained, folder)), trained.stage.label)
+
+
+def trust(first: list[Done], summary: dict[str, Any], evaluation: Done | None) -> dict[str, Any] | None:
+    """The main reward model, with what the evaluation saw of its order of answers."""
+    main = next(iter(main_reward(first)), None)
+    if main is None:
         return None
-    own = first["reward"].summary
-    seen = evaluation.summary["proxy_trust"]
-    accuracy = seen.get("gold_accuracy")
+    seen = evaluation.summary["proxy_trust"] if evaluation else {}
     return {
-        "pair_accuracy": {k: v for k, v in summary["reward_model"]["pair_accuracy"].items() if k != "n_prompts"},
+        "pair_accuracy": summary["reward_model"]["pair_accuracy"],
         "bayes_ceiling": summary["reward_model"]["bayes_ceiling"],
-        "gold_accuracy": {k: v for k, v in accuracy.items() if k != "n_prompts"} if accuracy and accuracy["n"] else None,
+        "gold_accuracy": seen.get("gold_accuracy"),
         "length_correlation": finite(seen.get("length_correlation")),
-        "calibration": own["calibration"],
-        "accuracy_by_gap": [{"gap": b["predicted"], "accuracy": b["observed"], "n": b["n"]} for b in own["accuracy_by_gap"]],
+        **bins(main),
     }
+
+
+def own_trust(name: str, first: list[Done]) -> dict[str, Any] | None:
+    """How a reward model's chances came true on the held-out pairs of the first seed."""
+    own = next((one for one in first if one.stage.label == name and "pair_accuracy" in one.summary), None)
+    return {"pair_accuracy": own.summary["pair_accuracy"], **bins(own)} if own else None
+
+
+def bins(own: Done) -> dict[str, Any]:
+    by_gap = [{"gap": b["predicted"], "accuracy": b["observed"], "n": b["n"]} for b in own.summary["accuracy_by_gap"]]
+    return {"calibration": own.summary["calibration"], "accuracy_by_gap": by_gap}
+
+
+def trained_on_gold(first: list[Done], evaluation: Done | None) -> list[str]:
+    """What the page warns of where the score that judges is one that training pleased."""
+    gold = evaluation.stage.settings.get("gold") if evaluation else None
+    return [
+        f"{policy_of(one, evaluation)} was trained on the score that is called gold here: for it, gold is no independent judge"
+        for one in first
+        if gold and one.stage.command not in ("evaluate", "rank") and one.stage.settings.get("reward") == gold
+    ]
 
 
 def finite(value: float | None) -> float | None:
@@ -76,36 +245,45 @@ def finite(value: float | None) -> float | None:
 
 
 def curve(folder: Path) -> list[dict[str, Any]]:
-    """Proxy and gold of the answers of every round, gold with the interval of a mean of independent answers."""
+    """Proxy and gold of the answers of every round, gold with the interval of a mean of independent answers.
+
+    Empty where a stage trained no policy on answers of its own.
+    """
+    log = folder / "metrics.jsonl"
+    lines = log.read_text(encoding="utf-8").splitlines() if log.is_file() else []
     points = []
-    for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
-        row = json.loads(line)
-        answers = row["episode"] / (row["step"] + 1)
+    for told in map(json.loads, lines):
+        if "objective/scores" not in told or "episode" not in told:
+            return []
+        answers = told["episode"] / (told["step"] + 1)
         point = {
-            "step": row["step"],
-            "episodes": row["episode"],
-            "proxy": row["objective/scores"],
-            "kl": row["objective/kl"],
-            "length": row["objective/length"],
+            "step": told["step"],
+            "episodes": told["episode"],
+            "proxy": told["objective/scores"],
+            "kl": told.get("objective/kl"),
+            "length": told.get("objective/length"),
         }
-        if "measure/gold" in row:
-            arm = 1.96 * row["measure/gold_sd"] / math.sqrt(answers)
-            point |= {"gold": row["measure/gold"], "gold_low": row["measure/gold"] - arm, "gold_high": row["measure/gold"] + arm}
+        if "measure/gold" in told:
+            arm = 1.96 * told["measure/gold_sd"] / math.sqrt(answers)
+            gold = told["measure/gold"]
+            point |= {"gold": gold, "gold_low": gold - arm, "gold_high": gold + arm}
         points.append(point)
     return points
 
 
-def counts(first: dict[str, Done], evaluation: Done) -> dict[str, Any]:
-    rankings = first["rankings"].summary if "rankings" in first else {}
-    answers = first["answers"].summary if "answers" in first else {}
-    policy = first["ppo"].summary if "ppo" in first else {}
-    k = answers.get("completions", 0) // answers["prompts"] if answers.get("prompts") else None
+def counts(first: list[Done], evaluation: Done | None) -> dict[str, Any]:
+    """How much went round the loop: from the rankings of the main reward model back to the answers and prompts behind them."""
+    reward = next(iter(main_reward(first)), None)
+    rankings = maker(reward.stage.settings.get("data", ""), first) if reward else None
+    answers = maker(rankings.stage.settings.get("data", ""), first) if rankings else None
+    told = answers.summary if answers else {}
+    learned = rankings.summary if rankings else reward.summary if reward else {}
     return {
-        "training_prompts": answers.get("prompts"),
-        "answers_per_prompt": k,
-        "annotators": 13 if rankings else None,
-        "rankings": rankings.get("rankings"),
-        "pairs": rankings.get("pairs"),
-        "episodes": policy.get("episodes"),
-        "evaluation_prompts": evaluation.summary["prompts"],
+        "training_prompts": told.get("prompts") or (reward.summary.get("prompts") if reward else None),
+        "answers_per_prompt": told["completions"] // told["prompts"] if told.get("completions") and told.get("prompts") else None,
+        "annotators": getattr(settings_of(rankings), "annotators", None) if rankings else None,
+        "rankings": learned.get("rankings"),
+        "pairs": learned.get("pairs"),
+        "episodes": next((one.summary["episodes"] for one in first if "episodes" in one.summary), None),
+        "evaluation_prompts": evaluation.summary["prompts"] if evaluation else None,
     }

@@ -18,13 +18,33 @@ from typer.testing import CliRunner
 from prefloop.cli import app
 from prefloop.engine import checkpoint
 from tests.engine.children import KILLED, child, ended, free_port
-from tests.methods.toy import reward_settings, run_ppo, run_reward, run_sft, sft_settings, train_toy
+from tests.methods.toy import (
+    reward_settings,
+    run_dpo,
+    run_ppo,
+    run_reinforce,
+    run_reward,
+    run_rrhf,
+    run_sft,
+    sft_settings,
+    train_toy,
+)
 
-RUNS: dict[str, Callable[..., Any]] = {"sft": run_sft, "reward": run_reward, "ppo": run_ppo}
+RUNS: dict[str, Callable[..., Any]] = {
+    "sft": run_sft,
+    "reward": run_reward,
+    "ppo": run_ppo,
+    "dpo": run_dpo,
+    "rrhf": run_rrhf,
+    "reinforce": run_reinforce,
+}
 FAULTS = {  # method: where it dies, and at which occasion; one of them always after the last checkpoint
     "sft": (("metrics logged", 4), ("checkpoint parts written", 2), ("checkpoint in place", 5)),
     "reward": (("step done", 5), ("checkpoint begun", 2), ("checkpoint in place", 3)),
     "ppo": (("metrics logged", 3), ("checkpoint complete", 2), ("checkpoint in place", 2)),
+    "dpo": (("step done", 5), ("checkpoint in place", 3)),
+    "rrhf": (("step done", 5), ("checkpoint in place", 3)),
+    "reinforce": (("metrics logged", 3), ("checkpoint in place", 2)),
 }
 
 
@@ -36,6 +56,9 @@ def settings(toy: Path) -> dict[str, dict[str, Any]]:
         "sft": {"epochs": 2, "batch": 30, "held_out": 0.4, "seed": 1, "save_every": 2, "optim": {"warmup": 3}},
         "reward": {"epochs": 2, "batch": 50, "members": 2, "save_every": 3, "optim": {"warmup": 2}},
         "ppo": {**sizes, **ptx, "kl_target": 0.02, "kl_horizon": 60.0, "ema": 0.9},
+        "dpo": {"epochs": 2, "batch": 50, "save_every": 3, "optim": {"warmup": 2}, "adapter": {"rank": 2}},
+        "rrhf": {"epochs": 2, "batch": 50, "save_every": 3, "optim": {"warmup": 2}},
+        "reinforce": {**sizes, "epochs": 2, "ema": 0.9},
     }
 
 

@@ -85,6 +85,9 @@ def padding_columns_are_not_read(example: Example) -> None:
     assert_same(padded().metrics, example().metrics)
     before, after = gradients(example), gradients(padded)
     for name, expected in before.items():
+        if expected.dim() < 2:
+            assert_close(after[name], expected)
+            continue
         width = expected.shape[1]
         assert_close(after[name][:, :width], expected)
         assert_close(after[name][:, width:], torch.zeros_like(after[name][:, width:]))

@@ -24,6 +24,7 @@ SETTINGS = {name: place for name, place in COMMANDS.items() if name not in ("wor
     "world corpus": "prefloop.world.stages:CorpusConfig",
     "world annotate": COMMANDS["annotate"],
     "data check": "prefloop.data.check:CheckConfig",
+    "collect export": "prefloop.collect.exports:ExportConfig",
 }
 
 Command = Any  # click's: typer brings its own copy of it, or uses the package, by version

@@ -165,6 +165,23 @@ def with_files(*names: str, command: Callable[[Path], list[str]]) -> Callable[[P
     return make
 
 
+def twice(folder: Path) -> list[str]:
+    (folder / "twice.yaml").write_text("model: x\ndata: y\nmodel: z\n")
+    return ["sft", str(folder / "twice.yaml"), "--out", str(folder / "out")]
+
+
+def a_run_that_began_nowhere(folder: Path) -> list[str]:
+    given = a_finished_run(folder)
+    (folder / "out" / "meta.json").write_text('{"format_version": 1}')
+    return [*given, "--resume"]
+
+
+def scoring(name: str) -> Callable[[Path], list[str]]:
+    return lambda folder: words(
+        "score", folder, {"reward": f"python:tests.evaluate.scorers:{name}", "data": toy() / "rankings.jsonl"}
+    )
+
+
 CASES = [
     # settings
     Case("unknown key", sft(modle="x"), 2, ("unknown key 'modle'; did you mean 'model'?",)),
@@ -180,6 +197,12 @@ CASES = [
     Case("no such configuration file", with_files("train.yaml", command=typed("sft", "HERE/trian.yaml")), 2, ("there is no configuration file", "nearest in that folder", "train.yaml")),
     Case("two configuration files", with_files("a.yaml", "b.yaml", command=typed("sft", "HERE/a.yaml", "HERE/b.yaml")), 2, ("one configuration file at a time, got 2", "overrides are written key=value")),
     Case("a file that is no YAML", with_files("x/a.yaml", command=typed("sft", "HERE/x")), 2, ("cannot be read as a configuration file",)),
+    Case("gold to choose by", lambda folder: words("select", folder, {"run": toy() / "sft", "reward": "world:zh", "prompts": toy() / "prompts.jsonl"}), 2, ("reward = 'world:zh' is the world's gold", "choose by a reward model")),
+    Case("an empty name", sft(model=""), 2, ("model: must not be empty",)),
+    Case("true for a number", typed("sft", "model=x", "data=y", "epochs=true"), 2, ("epochs: true and false are no numbers, got True",)),
+    Case("an infinite rate", typed("sft", "model=x", "data=y", "optim.lr=.inf"), 2, ("optim.lr: input should be a finite number, got inf",)),
+    Case("a decay beyond one", typed("sft", "model=x", "data=y", "optim.betas=[0.9, 2]"), 2, ("optim.betas: each decay has to be at least 0 and less than 1",)),
+    Case("a key given twice", twice, 2, ("twice.yaml is not valid YAML", "line 3: 'model' has a value already, in line 1")),
     # data
     Case("missing file", sft(data="nowhere.jsonl"), 2, ("nowhere.jsonl",)),
     Case("empty set", with_data("sft"), 2, ("data.jsonl is empty: it holds no row", "give a file with one record a line")),
@@ -200,7 +223,7 @@ CASES = [
     Case("no such text", ppo(ptx=0.1, text="nowhere.txt"), 2, ("nowhere.txt",)),
     # models
     Case("no such model", with_files("modle/x", command=lambda folder: words("sft", folder, sft_settings(toy(), model=folder / "model"))), 2, ("there is no model folder", "nearest: ", "modle")),
-    Case("no such model on the hub", sft(model="nobody/nothing"), 2, ("the tokenizer of nobody/nothing cannot be read", "an id the hub knows")),
+    Case("no such model on the hub", sft(model="nobody/nothing"), 2, ("there is no model nobody/nothing", "an id the hub knows")),
     Case("a model without weights", with_model(lambda model: (model / "model.safetensors").unlink()), 2, ("has no weights (*.safetensors)", "found: README.md, config.json", "copy model.safetensors beside config.json")),
     Case("weights that could hold code", with_model(lambda model: (model / "model.safetensors").rename(model / "pytorch_model.bin")), 2, ("pytorch_model.bin cannot be read safely", "save_pretrained, which writes safetensors")),
     Case("damaged weights", with_model(lambda model: cut(model / "model.safetensors")), 2, ("cannot be read", "a damaged copy has to be made again")),
@@ -221,6 +244,11 @@ CASES = [
     Case("another method", lambda folder: a_finished_run(folder) and [*reward()(folder), "--resume"], 2, ("holds a run of sft, not of reward", "choose another --out")),
     Case("somebody's folder", with_files("out/thesis.txt", command=sft()), 2, ("is not empty and holds no run: thesis.txt", "choose another --out")),
     Case("a file for a folder", with_files("out", command=sft()), 2, ("is a file; --out names a folder",)),
+    Case("a folder below a file", with_files("out", command=lambda folder: [*sft()(folder)[:-4], "--out", str(folder / "out" / "run"), *CPU]), 2, ("cannot be written to: Not a directory", "choose another --out")),
+    Case("a folder with a long name", lambda folder: [*sft()(folder)[:-4], "--out", str(folder / ("x" * 300)), *CPU], 2, ("cannot be written to: File name too long", "choose another --out")),
+    Case("prompts below a file", with_files("out", command=lambda folder: ["prompts", f"data={toy() / 'prompts.jsonl'}", "--out", str(folder / "out" / "run")]), 2, ("prompts.jsonl cannot be written: Not a directory",)),
+    Case("a study below a file", with_files("out", command=lambda folder: [*a_study("name: x\nstages: {a: {do: world}}\n")(folder)[:-1], str(folder / "out" / "run")]), 2, ("cannot be written to: Not a directory",)),
+    Case("a run that began nowhere", a_run_that_began_nowhere, 2, ("meta.json does not say where it began",)),
     Case("no SFT run to select from", lambda folder: words("select", folder, {"run": str(folder), "reward": "x", "prompts": str(toy() / "prompts.jsonl")}), 2, ("holds no epochs/ folder",)),
     Case("no run to report", typed("report", "nowhere"), 2, ("nowhere",)),
     Case("no adapter to merge", lambda folder: ["merge", str(toy() / "base"), "--out", str(folder / "out")], 2, ("holds a whole model, no adapter", "use the folder as it is")),
@@ -228,7 +256,10 @@ CASES = [
     # studies
     Case("a stage that is not there", a_study("name: x\nstages: {a: {do: sft, model: '${base}/model'}}\n"), 2, ("stage a names base, which does not come before it",)),
     Case("a command that is not there", a_study("name: x\nstages: {a: {do: fly}}\n"), 2, ("do: 'fly' is not a command", "known: pretrain")),
+    Case("a seed counted twice", a_study("name: x\nstages: {a: {do: world}}\nseeds: [0, 0]\n"), 2, ("seeds names 0 more than once",)),
     # what failed although it was well meant
+    Case("a score that is no number", scoring("nothing"), 1, ("python:tests.evaluate.scorers:nothing gave 800 of 800 completions no finite number", "prompt ", "one finite number per completion")),
+    Case("a scorer that fails", scoring("fails"), 1, ("python:tests.evaluate.scorers:fails failed on 800 completions, LookupError: no such word", "--debug shows where it happened")),
     Case("a rate that breaks the model", sft(batch=50, optim={"lr": 1e30, "grad_clip": 0.0}), 1, ("is not a finite number", "lower lr")),
 ]  # fmt: skip
 
@@ -401,3 +432,42 @@ def test_few_bad_rows_are_counted_and_left_out_when_they_are_allowed(tmp_path):
     assert "dropped" in outcome.err and "data.jsonl:10" in outcome.err
     report = json.loads((tmp_path / "out" / "data.json").read_text())["demonstrations"]
     assert (report["n_rows"], report["n_kept"]) == (10, 9)
+
+
+def test_a_failed_start_leaves_its_folder_free_for_the_mended_command(tmp_path):
+    settings = sft_settings(toy(), batch=400)
+    assert_told(prefloop(*words("sft", tmp_path, {**settings, "data": "nowhere.jsonl"})), 2, ("nowhere.jsonl",))
+    outcome = prefloop(*words("sft", tmp_path, settings))
+    assert outcome.code == 0, outcome.err
+    assert "came to nothing: starting at the beginning, with other settings\n  data: nowhere.jsonl then, " in outcome.err
+    run_sft(tmp_path / "whole", batch=400)
+    assert saved(tmp_path / "out") == saved(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("command", ["sample", "score", "rank", "select", "evaluate"])
+def test_what_keeps_no_checkpoints_begins_again_with_resume_and_a_finished_one_stays(tmp_path, monkeypatch, command):
+    model, prompts = toy() / "sft" / "model", toy() / "prompts.jsonl"
+    reward, data = "python:tests.evaluate.scorers:words", toy() / "rankings.jsonl"
+    settings = {
+        "sample": {"model": model, "prompts": prompts, "max_new_tokens": 2, "k": 1, "template": "plain"},
+        "score": {"reward": reward, "data": data},
+        "rank": {"reward": reward, "data": data, "n": 3},
+        "select": {"run": toy() / "sft", "reward": reward, "prompts": prompts, "n": 2, "max_new_tokens": 2, "template": "plain"},
+        "evaluate": {"policies.sft": model, "prompts": prompts, "n": 2, "k": 1, "max_new_tokens": 2, "template": "plain"},
+    }[command]
+    given = words(command, tmp_path, settings)
+    with monkeypatch.context() as patch:
+        full_at_summary(patch)
+        outcome = prefloop(*given)
+    assert_told(outcome, 1, ("the disk is full", "run the same command again, with --resume"))
+    assert_told(prefloop(*given), 2, ("holds a run that can be gone on with\n  go on with --resume",))
+    begun_again = prefloop(*given, "--resume")
+    assert begun_again.code == 0, begun_again.err
+    finished = snapshot(tmp_path)
+    repeated = prefloop(*given, "--resume")
+    assert repeated.code == 0 and "is finished, there is nothing left to do" in repeated.err
+    assert snapshot(tmp_path) == finished
+
+
+def test_the_message_of_a_scorer_that_fails_has_its_traceback_with_debug(tmp_path):
+    assert 'raise LookupError("no such word")' in prefloop(*scoring("fails")(tmp_path), "--debug").err

@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -169,6 +170,21 @@ def test_a_report_is_made_of_finished_runs(tmp_path):
     assert "<html" in (tmp_path / "page.html").read_text(encoding="utf-8")
 
 
+def test_a_report_makes_the_folder_it_is_put_into(tmp_path):
+    outcome = prefloop("report", toy() / "sft", "--out", tmp_path / "no" / "such" / "page.html")
+    assert outcome.code == 0, outcome.err
+    assert (tmp_path / "no" / "such" / "page.html").is_file()
+
+
+def test_a_report_on_a_run_that_is_not_finished_says_so(tmp_path):
+    (tmp_path / "run").mkdir()
+    for name in ("config.yaml", "meta.json", "metrics.jsonl"):
+        (tmp_path / "run" / name).write_bytes((toy() / "sft" / name).read_bytes())
+    outcome = prefloop("report", tmp_path / "run", "--out", tmp_path / "page.html")
+    assert outcome.code == 0, outcome.err
+    assert "not finished" in (tmp_path / "page.html").read_text(encoding="utf-8")
+
+
 # ------------------------------------------------------------------------------------------------------ how it ends
 
 
@@ -196,6 +212,12 @@ def failing(monkeypatch):
     [
         (KeyboardInterrupt(), 130, "interrupted\n"),
         (OSError(28, "No space left on device", "runs/x/scores.jsonl"), 1, "the disk is full (runs/x/scores.jsonl)"),
+        (
+            NotADirectoryError(20, "Not a directory", "notes/run"),
+            2,
+            "notes/run cannot be used: Not a directory\n  give another place",
+        ),
+        (ConnectionRefusedError(111, "Connection refused"), 1, "this is not a failure prefloop knows"),
         (ModuleNotFoundError("No module named 'peft'", name="peft"), 2, "the package 'peft' is not installed\n  pip install"),
         (ZeroDivisionError("division by zero"), 1, "ZeroDivisionError: division by zero\n  this is not a failure prefloop knows"),
     ],
@@ -206,6 +228,30 @@ def test_other_failures_are_one_message_too(failing, error, code, told):
     assert outcome.code == code
     assert told in outcome.err
     assert "Traceback" not in outcome.err and outcome.out == ""
+
+
+@pytest.mark.parametrize("module", ["typer", "pydantic_core", "yaml", "torch"])
+def test_ctrl_c_while_it_is_still_being_imported_is_no_traceback(module):
+    program = (
+        "import signal, sys\n"
+        "class Meanwhile:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        f"        if name == {module!r}:\n"
+        "            signal.raise_signal(signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Meanwhile())\n"
+        "from prefloop.__main__ import main\n"
+        "sys.argv[1:] = ['sft', 'model=x', 'data=y']\n"
+        "main()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr, done.stdout) == (130, "interrupted\n", "")
+
+
+def test_the_command_begins_where_an_interruption_is_heard():
+    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+    assert scripts == {"prefloop": "prefloop.__main__:main"}
+    done = subprocess.run([sys.executable, "-m", "prefloop", "--version"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, f"{package.__version__}\n")
 
 
 def test_debug_shows_where_it_happened(failing, monkeypatch):

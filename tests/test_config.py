@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import Field, ValidationError
 
-from prefloop.config import Config, Optimiser, Options, load_config, parse, read_yaml
+from prefloop.config import Config, Optimiser, Options, config_of, load_config, parse, read_yaml
 from prefloop.errors import ConfigError
 
 
@@ -142,13 +142,13 @@ def test_python_gets_the_same_messages():
 
 
 def test_every_setting_of_every_command_is_explained_and_has_a_place_in_yaml():
-    """Commands are looked up as ``prefloop run`` does; a seed explains itself."""
+    """Commands are looked up as ``prefloop run`` does; a seed explains itself, and nested settings explain theirs."""
     from prefloop.study import COMMANDS, config_class
 
     for command in COMMANDS:
         cls = config_class(command)[0]
-        silent = [name for name, field in cls.model_fields.items() if not field.description and name not in ("seed", "optim")]
-        assert silent in ([], ["critic_optim"], ["best_of"]), f"{command}: {silent}"
+        own = {name: field for name, field in cls.model_fields.items() if config_of(field) is None and name != "seed"}
+        assert all(field.description for field in own.values()), command
         needed = {name: "x" for name, field in cls.model_fields.items() if field.is_required() and field.annotation is str}
         if all(not field.is_required() or name in needed for name, field in cls.model_fields.items()) and command != "pretrain":
             config = cls.of(**needed)
@@ -181,3 +181,87 @@ def read_yaml_of(config: Config) -> dict:
 def test_read_yaml_gives_the_mapping_of_a_file(tmp_path):
     (tmp_path / "c.yaml").write_text("a: {b: [1, two]}\n")
     assert read_yaml(tmp_path / "c.yaml") == {"a": {"b": [1, "two"]}}
+
+
+# ------------------------------------------------------------------------------------------------------ values that are none
+
+
+class Numbers(Config):
+    """Numbers in every kind of place."""
+
+    shares: list[float] = Field(default=[])
+    weights: dict[str, float] = Field(default={})
+    reward: str | dict[str, float] = "r"
+    either: bool | int = 0
+    pair: tuple[int, float] = (1, 1.0)
+    inner: Outer = Outer()
+    optim: Optimiser = Optimiser()
+
+
+@pytest.mark.parametrize("value", [".inf", "-.inf", ".nan", "inf", "nan", "1e999"])
+@pytest.mark.parametrize("key", ["inner.share", "inner.inner.lr", "optim.lr", "weights.a"])
+def test_no_number_is_infinite_or_none(key, value):
+    with pytest.raises(ConfigError, match=rf"{key}: input should be a finite number"):
+        load_config(Numbers, [f"{key}={value}"])
+    with pytest.raises(ConfigError, match=r"reward\.dict\[str,float\]\.a: input should be a finite number"):
+        load_config(Numbers, [f"reward.a={value}"])
+
+
+@pytest.mark.parametrize("value", ["[1, .inf]", "[.nan, 1]"])
+def test_nor_is_one_in_a_list(value):
+    for key in ("shares", "pair"):
+        with pytest.raises(ConfigError, match=rf"{key}\.\d: input should be a finite number"):
+            load_config(Numbers, [f"{key}={value}"])
+
+
+@pytest.mark.parametrize(
+    ("item", "told"),
+    [
+        ("inner.n=true", "inner.n: true and false are no numbers, got True"),
+        ("inner.share=false", "inner.share: true and false are no numbers, got False"),
+        ("inner.maybe.steps=yes", "inner.maybe.steps: true and false are no numbers, got True"),
+        ("shares=[1, true]", "shares: true and false are no numbers"),
+        ("pair=[true, 1]", "pair: true and false are no numbers"),
+        ("weights.a=true", "weights: true and false are no numbers"),
+    ],
+)
+def test_true_is_not_taken_for_one(item, told):
+    with pytest.raises(ConfigError) as error:
+        load_config(Numbers, [item])
+    assert told in str(error.value)
+
+
+def test_where_true_is_wanted_it_is_taken():
+    config = load_config(Numbers, ["inner.is_on=true", "either=true"])
+    assert config.inner.is_on is True and config.either is True
+
+
+@pytest.mark.parametrize("value", ["", "''", "' '"])
+def test_a_text_that_is_needed_is_not_empty(value):
+    class Needs(Config):
+        model: str
+        note: str = "x"
+
+    with pytest.raises(ConfigError, match=r"model: must not be empty, got ' ?'"):
+        load_config(Needs, [f"model={value}", "note="])
+    assert load_config(Needs, ["model=m", "note="]).note == ""
+
+
+@pytest.mark.parametrize("betas", ["[0.9, 2]", "[1, 0.9]", "[-0.1, 0.9]"])
+def test_a_decay_is_a_share(betas):
+    with pytest.raises(ConfigError, match=r"optim\.betas: each decay has to be at least 0 and less than 1"):
+        load_config(Numbers, [f"optim.betas={betas}"])
+    assert load_config(Numbers, ["optim.betas=[0, 0.99]"]).optim.betas == (0.0, 0.99)
+
+
+def test_a_key_given_twice_is_refused_with_both_lines(tmp_path):
+    (tmp_path / "twice.yaml").write_text("n: 1\ninner:\n  lr: 0.1\n  steps: 2\n  lr: 0.2\n")
+    told = refusal(str(tmp_path / "twice.yaml"))
+    assert "twice.yaml is not valid YAML\n  line 5: 'lr' has a value already, in line 3\n  leave one of the two out" in told
+    assert "'inner={lr: 1, lr: 2}' cannot be read: line 1: 'lr' has a value already" in refusal("inner={lr: 1, lr: 2}")
+
+
+def test_a_key_that_is_merged_in_may_be_given_again(tmp_path):
+    (tmp_path / "c.yaml").write_text("inner: &a {lr: 0.5, steps: 2}\nmaybe: {<<: *a, lr: 0.25}\n")
+    config = load_config(Outer, [str(tmp_path / "c.yaml")])
+    assert config.maybe == Inner(lr=0.25, steps=2) and config.inner == Inner(lr=0.5, steps=2)

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from tests.children import words
 from tests.command_line import prefloop
 from tests.helpers import assert_close
-from tests.methods.toy import history, ppo_settings, reward_settings, sft_settings, toy
+from tests.methods.toy import history, ppo_settings, preference_settings, reinforce_settings, reward_settings, sft_settings, toy
 
 ROOT = Path(__file__).parents[1]
 
@@ -42,6 +42,9 @@ FEW = {
     "ppo": lambda folder: ppo_settings(
         folder, rounds=2, minibatch=8, critic="trunk", ptx=0.2, text=folder / "corpus.txt", ptx_rows=5, ptx_block=8
     ),
+    "dpo": lambda folder: preference_settings(folder, batch=25, reference=folder / "base"),  # else the first margins are ties
+    "rrhf": lambda folder: preference_settings(folder, batch=25, epochs=1),
+    "reinforce": lambda folder: reinforce_settings(folder, method="dapo", rounds=2),
 }
 
 

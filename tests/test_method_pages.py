@@ -12,9 +12,15 @@ from prefloop.study import config_class
 from tests.methods.toy import write_toy
 
 PAGES = Path(__file__).parent.parent / "docs" / "methods"
-BY_NAME = {"measure/gold": "measure/NAME", "measure/gold_sd": "measure/NAME_sd"}  # a name of the user's own
+BY_NAME = {  # names of the user's own
+    "measure/gold": "measure/NAME",
+    "measure/gold_sd": "measure/NAME_sd",
+    "rewards/runs/reward/model": "rewards/SPEC",
+    "rewards/python:tests.methods.toy:gold": "rewards/SPEC",
+}
 
-START = {"sft": "base", "reward": "base", "ppo": "base", "sample": "base"}
+START = {"sft": "base", "reward": "base", "ppo": "base", "sample": "base", "dpo": "base", "rrhf": "base", "reinforce": "base"}
+HELD_OUT = {"held_out": 0.4, "seed": 1}  # of eight prompts some on each side
 SHORT: dict[str, dict[str, Any]] = {
     "pretrain": {
         "text": "corpus.txt",
@@ -28,7 +34,7 @@ SHORT: dict[str, dict[str, Any]] = {
     },
     "sft": {"data": "demonstrations.jsonl", "epochs": 1, "batch": 64, "held_out": 0.4},
     "sample": {"prompts": "prompts.jsonl", "k": 2, "max_new_tokens": 5},
-    "reward": {"data": "rankings.jsonl", "demonstrations": "demonstrations.jsonl", "validation": "rankings.jsonl", "batch": 64},
+    "reward": {"data": "rankings.jsonl", "demonstrations": "demonstrations.jsonl", "batch": 64, **HELD_OUT},
     "ppo": {
         "reward": "runs/reward/model",
         "prompts": "prompts.jsonl",
@@ -41,8 +47,24 @@ SHORT: dict[str, dict[str, Any]] = {
         "text": "corpus.txt",
         "ptx_block": 8,
     },
+    "dpo": {"data": "rankings.jsonl", "batch": 64, **HELD_OUT},
+    "rrhf": {"data": "rankings.jsonl", "batch": 64, "epochs": 1, **HELD_OUT},
+    "reinforce": {
+        "reward": "runs/reward/model",
+        "prompts": "prompts.jsonl",
+        "measure": {"gold": "python:tests.methods.toy:gold"},
+        "rounds": 1,
+        "prompts_per_round": 8,
+        "k": 2,
+        "max_new_tokens": 5,
+        "minibatch": 16,
+    },
 }
-VARIANTS = {"ppo with a shared trunk": ("ppo", {"critic": "trunk", "ptx": 0.0, "text": ""})}
+VARIANTS = {
+    "ppo with a shared trunk": ("ppo", {"critic": "trunk", "ptx": 0.0, "text": ""}),
+    "orpo": ("dpo", {"loss": "orpo"}),
+    "grpo": ("reinforce", {"method": "grpo", "reward": {"runs/reward/model": 1.0, "python:tests.methods.toy:gold": 0.5}}),
+}
 
 
 def names(command: str, settings: dict[str, Any], folder: Path, name: str) -> set[str]:

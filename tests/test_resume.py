@@ -23,7 +23,7 @@ def story(run: Path) -> tuple[list[dict], str, dict, dict[str, bytes]]:
     """Everything a run leaves behind, without what tells the time."""
     summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))
     untimed = {name: value for name, value in summary.items() if not name.startswith("time/")}
-    models = {str(file.relative_to(run)): file.read_bytes() for file in sorted(run.rglob("model.safetensors"))}
+    models = {str(file.relative_to(run)): file.read_bytes() for file in sorted(run.rglob("*model.safetensors"))}
     return history(run), (run / "samples.jsonl").read_text(encoding="utf-8"), untimed, models
 
 

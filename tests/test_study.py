@@ -8,6 +8,7 @@ import pytest
 
 from prefloop import study
 from prefloop.config import Options
+from prefloop.engine.lock import release_lock, take_lock
 from prefloop.errors import ConfigError
 from prefloop.study import StudyConfig, load_study, run_study, stages
 from tests import study_commands
@@ -108,6 +109,36 @@ def test_so_does_a_file_in_a_folder_and_its_name(tmp_path, monkeypatch):
     assert ran(tmp_path / "out", chain) == []
 
 
+@pytest.mark.parametrize("settings", [{"text": "python:tastes.words:count"}, {"inner": {"python:tastes.words:count": 1}}])
+def test_a_changed_function_counts_as_a_change_wherever_it_is_named(tmp_path, monkeypatch, settings):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "tastes").mkdir()
+    (tmp_path / "tastes" / "__init__.py").write_text("raise RuntimeError('reading a study imports nobody')")
+    file = tmp_path / "tastes" / "words.py"
+    file.write_text("def count(prompts, completions): ...\n")
+    chain = {"only": {"do": "note", **settings}}
+    assert ran(tmp_path / "out", chain) == ["only"]
+    file.write_text("def count(prompts, completions): ...\n")
+    assert ran(tmp_path / "out", chain) == []
+    file.write_text("def count(prompts, completions): return 1\n")
+    assert ran(tmp_path / "out", chain) == ["only"]
+    (tmp_path / "tastes" / "other.py").write_text("")
+    assert ran(tmp_path / "out", chain) == []
+
+
+def test_a_function_that_is_nowhere_is_left_to_the_stage_that_wants_it(tmp_path):
+    assert ran(tmp_path, {"only": {"do": "note", "text": "python:no.such.module:f"}}) == ["only"]
+
+
+def test_who_wrote_in_a_folder_last_is_no_change_of_it(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "model").write_text("weights")
+    chain = {"only": {"do": "note", "text": str(tmp_path / "run")}}
+    assert ran(tmp_path / "out", chain) == ["only"]
+    (tmp_path / "run" / "lock").write_text("another process")
+    assert ran(tmp_path / "out", chain) == []
+
+
 def test_another_version_of_prefloop_runs_everything_again(tmp_path, monkeypatch):
     ran(tmp_path)
     monkeypatch.setattr(study, "__version__", "99")
@@ -156,11 +187,83 @@ def test_two_sweeps_make_a_grid_and_what_depends_on_one_is_not_repeated_for_the_
     assert labels.count("first") == 1
 
 
+def test_a_stage_knows_the_stages_whose_outputs_it_reads_at_its_own_point_of_a_sweep(tmp_path):
+    chain = {
+        "one": {"do": "note", "text": "x"},
+        "two": {"do": "note", "text": "${one}/notes.txt", "inner": {}},
+        "three": {"do": "note", "text": "${two}/notes.txt ${one} ${seed} ${two}"},
+    }
+    study_ = StudyConfig(name="s", stages=chain, sweep={"two.size": [1, 2]})
+    assert [(stage.label, stage.parents) for stage in stages(study_, tmp_path)] == [
+        ("one", ()),
+        ("two@two.size=1", ("one",)),
+        ("three@two.size=1", ("two@two.size=1", "one")),
+        ("two@two.size=2", ("one",)),
+        ("three@two.size=2", ("two@two.size=2", "one")),
+    ]
+
+
 def test_a_value_that_begins_like_another_is_not_taken_for_it():
     config = StudyConfig.of(name="s", stages={**CHAIN, "rd": {"do": "note"}, "after": {"do": "note", "text": "${third}"}},
                             sweep={"third.size": [1], "rd.size": [1, 2]})  # fmt: skip
     labels = [stage.label for stage in stages(config, Path("out"))]
     assert [label for label in labels if label.startswith("after")] == ["after@third.size=1"]
+
+
+def test_a_swept_value_that_names_a_swept_stage_is_repeated_with_it(tmp_path):
+    chain = {"first": {"do": "note"}, "after": {"do": "note"}}
+    labels = ran(tmp_path, chain, sweep={"first.size": [1, 2], "after.text": ["${first}/notes.txt", "plain"]})
+    named = "after.text=${first}/notes.txt"
+    assert [label for label in labels if label.startswith("after")] == [
+        f"after@{named}@first.size=1", "after@after.text=plain", f"after@{named}@first.size=2",
+    ]  # fmt: skip
+    for call in study_commands.CALLS:
+        if call["text"].endswith("notes.txt"):
+            assert call["text"] == str(tmp_path / "seed-0" / f"first@{call['out'].name.rpartition('@')[2]}" / "notes.txt")
+
+
+def test_a_value_with_the_sign_between_labels_in_it_is_followed_too(tmp_path):
+    labels = ran(tmp_path, sweep={"second.text": ["ada@x", "bob@x"]})
+    assert [label for label in labels if label.startswith("third")] == ["third@second.text=ada@x", "third@second.text=bob@x"]
+
+
+def test_a_label_too_long_for_a_folder_is_cut_and_told_apart_by_a_hash(tmp_path):
+    long = "页" * 300
+    ran(tmp_path, sweep={"aside.text": [f"{long}a", f"{long}b"]})
+    names = [call["out"].name for call in study_commands.CALLS if call["size"] == 9]
+    assert len(set(names)) == 2 and all(len(name.encode()) <= 200 and name.startswith("aside@aside.text=页") for name in names)
+
+
+# ------------------------------------------------------------------------------------------------------ several at once
+
+
+def test_a_study_that_is_being_run_is_not_run_by_somebody_else_too(tmp_path):
+    ran(tmp_path)
+    held = take_lock(tmp_path)
+    with pytest.raises(ConfigError, match=r"is being written by process .*\n  wait for it, stop it, or choose another --out"):
+        ran(tmp_path, with_("first", size=2))
+    assert not study_commands.CALLS
+    release_lock(held)
+    assert ran(tmp_path, with_("first", size=2)) == ["first", "second", "third"]
+
+
+def test_nor_is_a_stage_removed_that_somebody_runs_by_itself(tmp_path):
+    ran(tmp_path)
+    folder = tmp_path / "seed-0" / "first"
+    held = take_lock(folder)
+    with pytest.raises(ConfigError, match="first is being written by process"):
+        ran(tmp_path, with_("first", size=2))
+    assert (folder / "notes.txt").exists() and not study_commands.CALLS
+    release_lock(held)
+    assert ran(tmp_path, with_("first", size=2)) == ["first", "second", "third"]
+
+
+def test_a_study_that_failed_or_is_only_looked_at_holds_nothing(tmp_path):
+    with pytest.raises(ConnectionError):
+        ran(tmp_path, with_("second", breaks=True))
+    held = take_lock(tmp_path)
+    run_study(StudyConfig.of(name="s", stages=CHAIN), Options(out=tmp_path, dry_run=True), announce=lambda text: None)
+    release_lock(held)
 
 
 # ------------------------------------------------------------------------------------------------------ broken off
@@ -180,6 +283,17 @@ def test_a_broken_off_stage_with_other_settings_begins_anew(tmp_path):
         ran(tmp_path, with_("second", breaks=True))
     assert ran(tmp_path, with_("second", size=4)) == ["second", "third", "aside"]
     assert not study_commands.CALLS[0]["goes_on"]
+
+
+@pytest.mark.parametrize("name", ["stage.json", "summary.json"])
+@pytest.mark.parametrize("content", ['{"key": "1', "[]", ""])
+def test_what_a_study_left_and_cannot_read_any_more_is_named_and_stays(tmp_path, name, content):
+    ran(tmp_path)
+    torn = tmp_path / "seed-0" / "second" / name
+    torn.write_text(content)
+    with pytest.raises(ConfigError, match=rf"{name} is damaged: (.|\n)* remove {torn.parent}, or choose another --out"):
+        ran(tmp_path)
+    assert torn.read_text() == content and (torn.parent / "notes.txt").exists()
 
 
 def test_a_folder_that_no_study_made_is_left_alone(tmp_path):
@@ -241,6 +355,23 @@ def test_studies_that_come_with_prefloop_are_included_by_name(tmp_path):
         ("name: x\nstages: {a: {do: note}}\nseeds: []\n", "seeds: list should have at least 1 item"),
         ("name: x\nstages: [a]\n", "stages: input should be a valid dictionary"),
         ("name: x\nstage: {}\n", "unknown key 'stage'; did you mean 'stages'?"),
+        ("name: x\nstages: {a: {do: note}}\nseeds: [0, 1, 0]\n", "seeds names 0 more than once"),
+        ("name: x\nstages: {a: {do: note}}\nsweep: {a.size: []}\n", "sweep a.size has no value, so nothing would run"),
+        ("name: x\nstages: {a: {do: note}}\nsweep: {a.size: [1, 2, 1]}\n", "sweep a.size names 1 more than once"),
+        ("name: x\nstages: {a: {do: note}}\nsweep: {a.text: ['1', 1]}\n", "sweep a.text names 1 more than once"),
+        ("name: x\nstages: {a: {do: note}}\nsweep: {a..size: [1]}\n", "sweep: 'a..size' is not stage.setting"),
+        ("name: x\nstages: {a: {do: note}}\nsweep: {a.do: [note]}\n", "sweep: 'a.do' is a command, no setting"),
+        ("name: x\nstages: {a: {do: note, size: 1}}\nsweep: {a.size.deep: [1]}\n", "sweep: a.size.deep: size is 1, which has no settings of its own"),
+        ("name: x\nstages: {a: {do: note}}\nsweep: {a.siez: [1]}\n", "stage a@a.siez=1 does not describe a NoteConfig"),
+        ("name: x\nstages: {a: {do: note}}\nsweep: {a.text: ['${zebra}']}\n", "sweep a.text, of stage a, names zebra, which does not come before it"),
+        ("name: x\nstages: {a: {do: note}, b: {do: note}}\nsweep: {a.text: [x, '${b}']}\n", "sweep a.text, of stage a, names b, which does not come before it"),
+        ("name: x\nstages: {a: {do: note}}\nsweep: {a.text: [x/y, x_y]}\n", "a@a.text=x/y and a@a.text=x_y would both be"),
+        ("name: x\nstages: {a: {do: note}}\nsweep: {a.text: [x, X]}\n", "a@a.text=x and a@a.text=X would both be"),
+        ("name: x\nstages: {a/b: {do: note}, a_b: {do: note}}\n", "'a/b' cannot be the name of a stage"),
+        ("name: x\nstages: {..: {do: note}}\n", "'..' cannot be the name of a stage"),
+        ("name: x\nstages: {seed: {do: note}}\n", "'seed' cannot be the name of a stage"),
+        ("name: x\nstages: {a: {do: [note]}}\n", "stage a: do: ['note'] is not a command"),
+        ("name: x\nstages:\n  a: {do: note}\n  a: {do: note, size: 2}\n", "line 4: 'a' has a value already, in line 3"),
         ("name: x\ninclude: nowhere\n", "there is no study 'nowhere' to include"),
         ("name: x\ninclude: wrong.yaml\n", "studies include each other in a circle: wrong.yaml -> wrong.yaml"),
     ],
@@ -292,7 +423,8 @@ def summary_of(demo) -> dict[str, Any]:
 
 def test_the_demo_writes_the_table_that_others_read(demo):
     summary = summary_of(demo)
-    assert {"seconds", "rows", "paired", "reward_model"} <= set(summary)
+    assert {"seconds", "baseline", "rows", "paired", "reward_model", "rewards"} <= set(summary)
+    assert summary["baseline"] == "sft"
     assert summary["seconds"] > 0
     assert [row["name"] for row in summary["rows"]] == ROWS
     for row in summary["rows"]:
@@ -302,6 +434,13 @@ def test_the_demo_writes_the_table_that_others_read(demo):
             assert figure["low"] <= figure["mean"] <= figure["high"]
             assert figure["n"] == (12 if row["name"] == "best_of_n" else 16)
         assert 1 <= row["length"] <= 12
+        for figure in ("kl", "length", "proxy"):  # numbers, with their intervals beside them
+            interval = row[f"{figure}_interval"]
+            if (row["name"], figure) == ("best_of_n", "kl"):
+                assert interval is None and row["kl"] > 0
+            else:
+                assert interval["low"] <= row[figure] <= interval["high"] and interval["mean"] == row[figure]
+        assert set(row["skill_interval"]) == set(row["skill"])
         assert all(0 <= share <= 1 for share in row["skill"].values())
 
 
@@ -328,6 +467,8 @@ def test_the_reward_model_stands_beside_the_ceiling_of_its_labels(demo):
     reward = summary_of(demo)["reward_model"]
     assert set(reward["pair_accuracy"]) >= INTERVAL
     assert 0.5 <= reward["bayes_ceiling"] <= 1
+    assert reward["name"] == "reward"
+    assert [row["name"] for row in summary_of(demo)["rewards"]["rows"]] == ["reward", "few_reward"]
 
 
 def test_the_baseline_is_no_distance_from_itself_and_wins_half(demo):
@@ -342,6 +483,9 @@ def test_the_demo_ends_with_the_table_and_the_page(demo):
     assert all(name in outcome.out for name in ROWS)
     page = (folder / "out" / "report.html").read_text(encoding="utf-8")
     assert all(name in page for name in ROWS)
+    lineage = {entry["name"]: entry["parents"] for entry in json.loads((folder / "out" / "report.json").read_text())["lineage"]}
+    assert lineage["world"] == [] and lineage["reward"] == ["sft", "rankings", "world"]
+    assert set(lineage["evaluate"]) == {"base", "select", "ppo", "ppo_ptx", "ppo_overoptimised", "world", "reward", "few_reward"}
 
 
 def test_a_second_run_of_the_demo_finds_everything_there(demo):

@@ -65,6 +65,8 @@ class DataReport:
     unused_columns: tuple[str, ...] = ()
     not_read: tuple[str, ...] = ()  # files or splits left alone
     encoded: dict[str, Finding] = field(default_factory=dict)  # records lost or cut when tokens were made of them
+    n_encoded_answers: int = 0  # of how many answers "cut" was counted; 0 = all there are
+    n_encoded_prompts: int = 0  # of how many prompts "too long" was counted; 0 = every record's
 
     @property
     def n_dropped(self) -> int:
@@ -76,9 +78,13 @@ class DataReport:
 
     @property
     def share_lost(self) -> float:
-        """Rows dropped of the rows there were, and what encoding lost of the answers and records there were."""
+        """Rows dropped of the rows there were, answers cut of the answers encoded, prompts too long of the prompts encoded.
+
+        What was held out is read and reported, but not encoded yet, so it must not dilute the share of what was cut.
+        """
         cut, too_long = (self.encoded.get(reason, Finding(0)).n for reason in (CUT, TOO_LONG))
-        return self.n_dropped / max(self.n_rows, 1) + cut / max(self.n_answers, 1) + too_long / max(self.n_records, 1)
+        answers, prompts = self.n_encoded_answers or self.n_answers, self.n_encoded_prompts or self.n_records
+        return self.n_dropped / max(self.n_rows, 1) + cut / max(answers, 1) + too_long / max(prompts, 1)
 
     def __str__(self) -> str:
         return "\n".join(self.lines())
@@ -94,12 +100,14 @@ class DataReport:
                 + "\n  mend these rows, allow longer ones, or raise the share that may be lost (max_dropped)"
             )
 
-    def after_encoding(self, *, truncated_answers: int = 0, prompts_too_long: int = 0, example: str = "") -> "DataReport":
-        """The report with what was lost when tokens were made. Counts are of records; a shortened prompt that keeps its
-        answer whole is no loss and is not counted."""
+    def after_encoding(
+        self, *, truncated_answers: int = 0, prompts_too_long: int = 0, answers: int = 0, prompts: int = 0, example: str = ""
+    ) -> "DataReport":
+        """The report with what was lost when tokens were made, of how many ``answers`` and ``prompts`` (0 = of all). A
+        shortened prompt that keeps its answer whole is no loss and is not counted."""
         counts = {CUT: truncated_answers, TOO_LONG: prompts_too_long}
         found = {reason: Finding(n, snippet=snippet(example)) for reason, n in counts.items() if n}
-        return replace(self, encoded={**self.encoded, **found})
+        return replace(self, encoded={**self.encoded, **found}, n_encoded_answers=answers, n_encoded_prompts=prompts)
 
     def with_splits(self, splits: Mapping[str, Sequence[Any]]) -> "DataReport":
         """The report with the size of each split, and the prompts that are in more than one."""

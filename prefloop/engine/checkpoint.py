@@ -107,16 +107,19 @@ def saved(folder: Path) -> list[Path]:
 
 
 def damage_of(folder: Path) -> str | None:
-    """What is wrong with a checkpoint, or None."""
+    """What is wrong with a checkpoint, or None. A file that the marker does not vouch for is as bad as one that has changed."""
     try:
         sums = json.loads((folder / MARKER).read_text(encoding="utf-8"))
+        there = {path.name for path in folder.iterdir() if not path.name.startswith(".")} - {MARKER}
+        if unlisted := sorted((there | {ABOUT}) - sums.keys()):
+            return f"{MARKER} does not list {', '.join(unlisted)}"
         for name, expected in sums.items():
             if sum_of(folder / name) != expected:
                 return f"{name} is not what was written"
-        version = json.loads((folder / ABOUT).read_text(encoding="utf-8"))["format_version"]
+        version = int(json.loads((folder / ABOUT).read_text(encoding="utf-8"))["format_version"])
     except FileNotFoundError as error:
         return f"{Path(error.filename).name} is missing"
-    except (OSError, ValueError, KeyError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
         return f"unreadable: {error}"
     if version > FORMAT_VERSION:
         raise RunError(f"{folder} has format_version {version}, this prefloop reads {FORMAT_VERSION} and older")

@@ -13,7 +13,10 @@ def report_data(run: Run, name: str, report: DataReport, *, encoder: Encoder | N
     """
     if encoder is not None:
         report = report.after_encoding(
-            truncated_answers=encoder.counts["completions_cut"], prompts_too_long=encoder.counts["prompts_too_long"]
+            truncated_answers=encoder.counts["completions_cut"],
+            prompts_too_long=encoder.counts["prompts_too_long"],
+            answers=encoder.counts["completions"],
+            prompts=encoder.counts["prompts"],
         )
     run.data[name] = report.as_dict() | {"lines": report.lines()}
     run.write_json("data.json", run.data)

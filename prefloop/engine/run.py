@@ -36,15 +36,25 @@ import torch
 from prefloop.config import Config, Options
 from prefloop.engine import checkpoint, randomness
 from prefloop.engine.checkpoint import Checkpoint, replace_file, unwritten
-from prefloop.engine.claim import FORMAT_VERSION, read_meta, refuse_other_settings, refuse_what_is_not_this_run, with_resume
+from prefloop.engine.claim import (
+    FORMAT_VERSION,
+    begins_again,
+    has_begun,
+    read_meta,
+    read_summary,
+    refuse_other_settings,
+    refuse_what_is_no_run,
+    refuse_what_nobody_asked_to_go_on_with,
+    with_resume,
+)
 from prefloop.engine.learner import Learner
 from prefloop.engine.lineage import hash_of, origin
-from prefloop.engine.lock import release_lock, take_lock
+from prefloop.engine.lock import as_a_refusal, release_lock, take_lock
 from prefloop.engine.memory import keep_memory
 from prefloop.engine.plainly import number, plain
 from prefloop.engine.processes import choose_device, gathered, is_main, n_processes, on_main, rank
 from prefloop.engine.progress import bar, brief, say, track
-from prefloop.errors import ConfigError, Interrupted, RunError
+from prefloop.errors import DataError, Interrupted, RunError
 
 T = TypeVar("T")
 
@@ -64,15 +74,6 @@ class Part(Protocol):
 def open_run(method: str, config: Config, options: Options, *, parents: dict[str, Path] | None = None, seed: int = 0) -> "Run":
     """Begin a run in ``options.out``, or with ``options.resume`` go on with the one that is there."""
     return Run(method, config, options, parents=parents or {}, seed=seed)
-
-
-def read_summary(folder: Path) -> dict[str, Any]:
-    """The summary of a finished run."""
-    path = folder / "summary.json"
-    if not path.is_file():
-        state = "is not finished; go on with --resume" if (folder / "config.yaml").is_file() else "is not the folder of a run"
-        raise ConfigError(f"{folder} {state}: it has no summary.json")
-    return json.loads(path.read_text(encoding="utf-8"))
 
 
 class Run:
@@ -106,12 +107,14 @@ class Run:
 
     def claim(self, config: Config, parents: dict[str, Path], resume: bool) -> tuple[dict[str, Any] | None, Checkpoint | None]:
         """Make the folder this run's own, or refuse; returns the summary of a finished run and the checkpoint to go on from."""
-        refuse_what_is_not_this_run(self.folder, resume)
-        is_new = not self.folder.exists()
-        self.folder.mkdir(parents=True, exist_ok=True)
+        with as_a_refusal(self.folder):
+            refuse_what_is_no_run(self.folder)
+            is_new = not self.folder.exists()
         self.lock = take_lock(self.folder)
+        if not resume:
+            refuse_what_nobody_asked_to_go_on_with(self.folder)
         now = origin(method=self.method, seed=self.run_seed, parents=parents, device=self.device, n_processes=self.processes)
-        if (self.folder / "config.yaml").is_file():
+        if has_begun(self.folder):
             before = read_meta(self.folder)
             refuse_other_settings(self.folder, config, before, now)
             if (self.folder / "summary.json").is_file():
@@ -119,7 +122,9 @@ class Run:
                 return read_summary(self.folder), None
             self.write_json("meta.json", with_resume(before, now))
         else:
-            if resume and not (self.folder / "stage.json").is_file():
+            if (self.folder / "config.yaml").is_file():
+                say(begins_again(self.folder, config, self.run_seed, self.method))
+            elif resume and not (self.folder / "stage.json").is_file():
                 say(f"nothing to resume in {self.folder}{', which is new' if is_new else ''}: starting at the beginning")
             self.write_json("meta.json", {"format_version": FORMAT_VERSION, **now})
             replace_file(self.folder / "config.yaml", config.to_yaml())  # from now on there is a run here
@@ -159,8 +164,9 @@ class Run:
 
     def how_to_go_on(self) -> str:
         step = self.saved_step if self.saved_step is not None else self.checkpoint.step if self.checkpoint else None
-        saved = "nothing was saved yet" if step is None else f"saved up to step {step}"
-        return f"{saved}; run the same command with --resume to go on"
+        if step is None:
+            return "nothing was saved yet; run the same command with --resume to begin again"
+        return f"saved up to step {step}; run the same command with --resume to go on"
 
     # --- figures -------------------------------------------------------------------------------------------------------
 
@@ -189,8 +195,7 @@ class Run:
 
     def history(self) -> list[dict[str, Any]]:
         """The lines of metrics.jsonl so far, those from before a resume included."""
-        path = self.folder / "metrics.jsonl"
-        return on_main(lambda: [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()])
+        return on_main(partial(lines_of, self.folder / "metrics.jsonl"))
 
     def seconds(self) -> float:
         """Time spent on this run, before it was resumed included."""
@@ -327,3 +332,17 @@ class Run:
         if self.former_handler is not None:
             signal.signal(signal.SIGINT, self.former_handler)
             self.former_handler = None
+
+
+def lines_of(path: Path) -> list[dict[str, Any]]:
+    """The lines of a log; DataError names one that is none."""
+    rows = []
+    for number_, line in enumerate(path.read_bytes().splitlines(), start=1):
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise DataError(
+                f"{path}:{number_} is no line of figures: {error}\n  mend or remove that line, then go on with --resume"
+            ) from None
+        rows.append(row)
+    return rows

@@ -23,6 +23,7 @@ from prefloop.engine.forecast import forecast
 from prefloop.engine.plan import Plan
 from prefloop.engine.run import Run, open_run
 from prefloop.evaluate.fluency import distinct, fluency
+from prefloop.evaluate.over_seeds import FLUENCY, SKILL, difference, row
 from prefloop.evaluate.skills import skill_hits
 from prefloop.models.batch import Samples
 from prefloop.models.encode import Encoder
@@ -37,7 +38,7 @@ from prefloop.ops.logprobs import span_mask
 from prefloop.records import Prompt
 from prefloop.stats.best_of_n import best_of_n_curve, best_of_n_kl
 from prefloop.stats.correlations import within_prompt_correlation
-from prefloop.stats.intervals import mean_interval, paired_difference
+from prefloop.stats.intervals import mean_interval
 from prefloop.stats.pair_accuracy import clustered_share
 from prefloop.world import World
 
@@ -61,7 +62,7 @@ class PoliciesConfig(Config):
     k: int = Field(2, ge=1, description="answers to each prompt")
     max_new_tokens: int = Field(64, ge=1, description="longest answer in tokens")
     temperature: float = Field(1.0, gt=0, description="of the answers")
-    gold: str = Field(description="the score that counts, which no training has seen")
+    gold: str = Field("", description="the score that counts, which no training has seen; empty leaves gold and wins unmeasured")
     reward: str = Field("", description="the learned score, shown beside it and used by best-of-n")
     proxies: dict[str, str] = Field(default={}, description="policies that were trained on another learned score")
     best_of: BestOf | None = None
@@ -96,7 +97,8 @@ class PoliciesConfig(Config):
         return self
 
 
-PerPrompt = dict[str, dict[str, list[float]]]  # row -> figure -> one value per prompt (or per skill item)
+Figures = dict[str, list[float]]
+Table = dict[str, Figures]  # row -> figure -> one value per prompt (or per skill item)
 
 
 def main(config: PoliciesConfig, options: Options) -> dict:
@@ -112,9 +114,9 @@ def main(config: PoliciesConfig, options: Options) -> dict:
             return forecast(
                 run, Plan(steps=0, rows=len(prompts), tokens=config.max_new_tokens), n_rows=len(prompts), parameters=0
             )
-        gold = load_scorer(config.gold, device=run.device, template=config.template)
+        gold = load_scorer(config.gold, device=run.device, template=config.template) if config.gold else None
         baseline = load_policy(config.policies[config.baseline], device=run.device)
-        per_prompt: PerPrompt = {}
+        per_prompt: Table = {}
         answers: dict[str, Samples] = {}
         bon: list[dict] = []
         proxy_trust: dict = {}
@@ -127,10 +129,7 @@ def main(config: PoliciesConfig, options: Options) -> dict:
             answers[name] = samples
             per_prompt[name] = figures(samples, len(prompts), gold) | {"kl": distances(model, baseline, samples, config)}
             if spec := config.proxies.get(name, config.reward):
-                per_prompt[name]["proxy"] = means(
-                    load_scorer(spec, device=run.device, template=config.template)(samples.prompts, samples.completions),
-                    len(prompts),
-                )
+                per_prompt[name]["proxy"] = learned_score(spec, samples, len(prompts), config, run)
             if config.fluency:
                 per_prompt[name] |= named(fluency(baseline, samples, len(prompts)))
             for skill in config.skills:
@@ -142,26 +141,37 @@ def main(config: PoliciesConfig, options: Options) -> dict:
                 answers[config.best_of.name] = chosen
                 asked = len(chosen.prompts)
                 per_prompt[config.best_of.name] = figures(chosen, asked, gold) | {
-                    "kl": [float(best_of_n_kl(config.best_of.n))] * asked,
-                    **{figure: values for figure, values in per_prompt[name].items() if figure.startswith("skill/")},
+                    "proxy": learned_score(config.reward, chosen, asked, config, run),
+                    **{figure: values for figure, values in per_prompt[name].items() if figure.startswith(SKILL)},
                 }
+                if name == config.baseline:  # the bound is on the distance from the policy that drew the answers
+                    per_prompt[config.best_of.name]["kl"] = [float(best_of_n_kl(config.best_of.n))] * asked
                 if config.fluency:
                     per_prompt[config.best_of.name] |= named(fluency(baseline, chosen, asked))
-        wins(per_prompt, answers, gold, config)
+        if gold:
+            wins(per_prompt, answers, gold, config)
         run.write_json("per_prompt.json", per_prompt)
         run.write_json("samples.json", read_aloud(prompts, answers, gold, config))
-        rows = [row(name, per_prompt[name]) for name in ordered(config)]
+        chooser = config.best_of.name if config.best_of else ""
+        rows = [row(name, [per_prompt], baseline=config.baseline, is_bound=name == chooser) for name in ordered(config)]
         if config.fluency:
             rows = [told | {"fluency": told["fluency"] | variety(answers[told["name"]])} for told in rows]
-        chooser = config.best_of.name if config.best_of else None  # has its policy's skills, so there is nothing to compare
         paired = [
-            pair
+            difference(a, b, metric, [per_prompt])
             for a, b in comparisons(config)
-            for pair in differences(a, b, per_prompt)
-            if chooser not in (a, b) or not pair["metric"].startswith("skill/")
+            for metric in compared(per_prompt[a], per_prompt[b], config)
+            if chooser not in (a, b) or not metric.startswith(SKILL)  # it has its policy's skills: nothing to compare
         ]
         return run.finish(
-            {"rows": rows, "paired": paired, "best_of_n": bon, "proxy_trust": proxy_trust, "prompts": len(prompts), "k": config.k}
+            {
+                "baseline": config.baseline,
+                "rows": rows,
+                "paired": paired,
+                "best_of_n": bon,
+                "proxy_trust": proxy_trust,
+                "prompts": len(prompts),
+                "k": config.k,
+            }
         )
 
 
@@ -185,9 +195,15 @@ def variety(samples: Samples) -> dict[str, float]:
     return {f"distinct_{n}_of_all": distinct(texts, n) for n in (1, 2)}
 
 
-def figures(samples: Samples, n_prompts: int, gold: Scorer) -> dict[str, list[float]]:
+def learned_score(spec: str, samples: Samples, n_prompts: int, config: PoliciesConfig, run: Run) -> list[float]:
+    """What a reward model thinks of the answers, a mean per prompt."""
+    scorer = load_scorer(spec, device=run.device, template=config.template)
+    return means(scorer(samples.prompts, samples.completions), n_prompts)
+
+
+def figures(samples: Samples, n_prompts: int, gold: Scorer | None) -> dict[str, list[float]]:
     return {
-        "gold": means(gold(samples.prompts, samples.completions), n_prompts),
+        **({"gold": means(gold(samples.prompts, samples.completions), n_prompts)} if gold else {}),
         "length": means((samples.length - samples.prompt_length).float(), n_prompts),
         "finished": means(samples.is_finished.float(), n_prompts),
     }
@@ -218,9 +234,12 @@ def logits_at(model: nn.Module, tokens: torch.Tensor, predicts: torch.Tensor) ->
 
 
 def best(
-    model: nn.Module, encoder: Encoder, prompts: list[Prompt], gold: Scorer, config: PoliciesConfig, run: Run
+    model: nn.Module, encoder: Encoder, prompts: list[Prompt], gold: Scorer | None, config: PoliciesConfig, run: Run
 ) -> tuple[Samples, list[dict], dict]:
-    """The answers best-of-n returns, its curve over n (unbiased for every n from the same draws), and how the proxy orders them."""
+    """The answers best-of-n returns, its curve over n (unbiased for every n from the same draws), and how the proxy orders them.
+
+    Without gold there is the proxy's side of it alone.
+    """
     if config.best_of is None:
         raise ValueError("best() needs config.best_of")
     n = config.best_of.n
@@ -229,7 +248,7 @@ def best(
     proxy = np.asarray(
         load_scorer(config.reward, device=run.device, template=config.template)(samples.prompts, samples.completions)
     ).reshape(-1, n)
-    truth = np.asarray(gold(samples.prompts, samples.completions)).reshape(-1, n)
+    truth = np.asarray(gold(samples.prompts, samples.completions)).reshape(-1, n) if gold else None
     rows = torch.from_numpy(np.arange(len(asked)) * n + np.asarray(best_of(proxy)))
     chosen = Samples(
         prompts=tuple(samples.prompts[i] for i in rows),
@@ -238,13 +257,15 @@ def best(
     )
     sizes = sorted({m for m in (1, 2, 4, 8, 16, 32, 64, 128, 256) if m < n} | {n})
     points = []
-    for point in best_of_n_curve(proxy, truth, sizes):
-        gold_of_n = mean_interval(point.gold).as_dict()
+    for point in best_of_n_curve(proxy, proxy if truth is None else truth, sizes):
+        gold_of_n = mean_interval(point.gold).as_dict() if truth is not None else dict.fromkeys(("mean", "low", "high"))
         points.append(
             {"n": point.n, "kl": point.kl, "proxy": float(np.mean(point.proxy)), "gold": gold_of_n["mean"]} | ends(gold_of_n)
         )
     length = (samples.length - samples.prompt_length).numpy().reshape(-1, n)
-    trust = {"gold_accuracy": order_agreement(proxy, truth), "length_correlation": within_prompt_correlation(proxy, length)}
+    trust: dict = {"length_correlation": within_prompt_correlation(proxy, length)}
+    if truth is not None:
+        trust["gold_accuracy"] = order_agreement(proxy, truth)
     return chosen, points, trust
 
 
@@ -260,7 +281,7 @@ def order_agreement(proxy: np.ndarray, truth: np.ndarray) -> dict:
     return clustered_share([hits[is_ordered] for hits, is_ordered in zip(agrees, by_gold != 0, strict=True)])
 
 
-def wins(per_prompt: PerPrompt, answers: dict[str, Samples], gold: Scorer, config: PoliciesConfig) -> None:
+def wins(per_prompt: Table, answers: dict[str, Samples], gold: Scorer, config: PoliciesConfig) -> None:
     """Adds the share of answer pairs in which a row beats the baseline by gold, ties counting half."""
     ours = answers[config.baseline]
     base = np.asarray(gold(ours.prompts, ours.completions)).reshape(-1, config.k)
@@ -268,28 +289,6 @@ def wins(per_prompt: PerPrompt, answers: dict[str, Samples], gold: Scorer, confi
         theirs = np.asarray(gold(samples.prompts, samples.completions)).reshape(len(per_prompt[name]["gold"]), -1)
         gap = theirs[:, :, None] - base[: len(theirs), None, :]
         per_prompt[name]["win"] = ((gap > 0) + 0.5 * (gap == 0)).mean((1, 2)).tolist()
-
-
-def row(name: str, values: dict[str, list[float]]) -> dict:
-    """A line of the table."""
-    skills = {
-        figure.removeprefix("skill/"): float(np.mean(hits)) for figure, hits in values.items() if figure.startswith("skill/")
-    }
-    return {
-        "name": name,
-        "gold": mean_interval(values["gold"]).as_dict(),
-        "win_vs_sft": mean_interval(values["win"]).as_dict(),
-        "kl": float(np.mean(values["kl"])),
-        "length": float(np.mean(values["length"])),
-        "finished": float(np.mean(values["finished"])),
-        "proxy": float(np.mean(values["proxy"])) if "proxy" in values else None,
-        "skill": skills,
-        "fluency": {
-            figure.removeprefix("fluency/"): mean_interval(by_prompt).as_dict()
-            for figure, by_prompt in values.items()
-            if figure.startswith("fluency/")
-        },
-    }
 
 
 def ordered(config: PoliciesConfig) -> list[str]:
@@ -306,31 +305,14 @@ def comparisons(config: PoliciesConfig) -> list[tuple[str, str]]:
     return config.pairs or [(name, config.baseline) for name in ordered(config) if name != config.baseline]
 
 
-def differences(a: str, b: str, per_prompt: PerPrompt) -> list[dict]:
-    """Paired differences a - b of gold, of every skill and of how answers read."""
-    compared = [figure for figure in per_prompt[a] if figure == "gold" or figure.startswith(("skill/", "fluency/"))]
-    shared = [figure for figure in compared if figure in per_prompt[b]]
-    rows = []
-    for figure in shared:
-        x, y = np.asarray(per_prompt[a][figure]), np.asarray(per_prompt[b][figure])
-        n = min(len(x), len(y))  # best-of-n may have answered only the first prompts
-        interval = paired_difference(x[:n], y[:n])
-        rows.append(
-            {
-                "a": a,
-                "b": b,
-                "metric": figure,
-                "mean": interval.mean,
-                "low": interval.low,
-                "high": interval.high,
-                "n_prompts": n,
-                "n_seeds": 1,
-            }
-        )
-    return rows
+def compared(a: Figures, b: Figures, config: PoliciesConfig) -> list[str]:
+    """What two rows are compared in: gold, every skill, how answers read; and without gold what one reward model thinks of both."""
+    one_proxy = not config.gold and not config.proxies
+    wanted = [f for f in a if f == "gold" or (f == "proxy" and one_proxy) or f.startswith((SKILL, FLUENCY))]
+    return [figure for figure in wanted if figure in b]
 
 
-def read_aloud(prompts: list[Prompt], answers: dict[str, Samples], gold: Scorer, config: PoliciesConfig) -> list[dict]:
+def read_aloud(prompts: list[Prompt], answers: dict[str, Samples], gold: Scorer | None, config: PoliciesConfig) -> list[dict]:
     """The first answers to the first prompts, side by side."""
     table = [{"prompt": prompt.text, "answers": []} for prompt in prompts[: config.shown]]
     for name in ordered(config):
@@ -340,5 +322,6 @@ def read_aloud(prompts: list[Prompt], answers: dict[str, Samples], gold: Scorer,
             i = index * per_prompt
             if i < len(samples.prompts):
                 text = samples.completions[i]
-                line["answers"].append({"policy": name, "text": text.text, "gold": float(gold([samples.prompts[i]], [text])[0])})
+                worth = {"gold": float(gold([samples.prompts[i]], [text])[0])} if gold else {}
+                line["answers"].append({"policy": name, "text": text.text, **worth})
     return json.loads(json.dumps(table))

@@ -10,9 +10,11 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from prefloop.stats.intervals import hierarchical_mean, hierarchical_paired
 
-PerPrompt = Mapping[str, list[Any]]  # per_prompt.json of a reward run: prompt, accuracy, loss, prefers_longer, prefers_shorter
+PerPrompt = Mapping[str, list[Any]]  # per_prompt.json of a reward run, see stats.pair_accuracy.by_prompt
 FIGURES = ("accuracy", "loss", "prefers_longer", "prefers_shorter")
 BASELINES = FIGURES[2:]
 
@@ -31,6 +33,27 @@ def side_by_side(runs: Mapping[str, Sequence[PerPrompt]]) -> dict[str, list[dict
         if [run["prompt"] for run in of_a] == [run["prompt"] for run in of_b]:
             paired += [difference(a, of_a, b, of_b, figure) for figure in ("accuracy", "loss")]
     return {"rows": rows, "paired": paired}
+
+
+def pooled_accuracy(runs: Sequence[PerPrompt]) -> dict:
+    """Share of all held-out pairs in the right order, the mean over seeds of each seed's share, with its interval.
+
+    A share of pairs is a ratio of two sums over prompts, so each prompt stands for what it adds to that ratio: the share
+    plus its own hits beyond the share, over the mean number of pairs. Their mean is the share, and they can be resampled.
+    """
+    return hierarchical_mean([linearised(run) for run in runs]).as_dict() | {"n": sum(sum(pairs_of(run)) for run in runs)}
+
+
+def linearised(run: PerPrompt) -> np.ndarray:
+    pairs = np.asarray(pairs_of(run), dtype=float)
+    hits = pairs * np.asarray(run["accuracy"])
+    share = hits.sum() / pairs.sum()
+    return share + (hits - share * pairs) / pairs.mean()
+
+
+def pairs_of(run: PerPrompt) -> list[int]:
+    """Ordered pairs of each prompt; a run from before they were written down counts every prompt once."""
+    return run.get("pairs") or [1] * len(run["prompt"])
 
 
 def over_seeds(runs: Sequence[PerPrompt], figure: str) -> dict:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from prefloop.config import Config, Options
 from prefloop.data.read import read_prompts
@@ -34,6 +34,15 @@ class SelectConfig(Config):
     temperature: float = Field(1.0, gt=0, description="of the answers")
     template: Literal["auto", "chat", "dialogue", "plain"] = Field("auto", description="how a conversation becomes text")
     seed: int = 0
+
+    @model_validator(mode="after")
+    def gold_is_for_measuring(self) -> "SelectConfig":
+        if self.reward.startswith("world:"):
+            raise ValueError(
+                f"reward = {self.reward!r} is the world's gold, which no choice between models may see; choose by a reward model, "
+                f"and measure the chosen one by gold with prefloop evaluate"
+            )
+        return self
 
 
 def main(config: SelectConfig, options: Options) -> dict:
@@ -78,5 +87,6 @@ def main(config: SelectConfig, options: Options) -> dict:
         best = max(table, key=lambda row: row["reward"]["mean"])
         for row in table:
             row["chosen"] = row is best
-        shutil.copytree(Path(config.run, "epochs", str(best["epoch"])), run.model_folder, dirs_exist_ok=True)
+        shutil.rmtree(run.model_folder, ignore_errors=True)  # what an interrupted choice has left
+        shutil.copytree(Path(config.run, "epochs", str(best["epoch"])), run.model_folder)
         return run.finish({"chosen_epoch": best["epoch"], "epochs": table})

@@ -37,7 +37,7 @@ from prefloop.engine.order import share, steps_per_epoch, turn
 from prefloop.engine.plan import Plan
 from prefloop.engine.processes import on_main
 from prefloop.engine.run import Run, open_run
-from prefloop.errors import DataError, RunError
+from prefloop.errors import DataError
 from prefloop.models.batch import RolloutBatch, Samples, TokenBatch, move, take
 from prefloop.models.context import refuse_longer_than_context
 from prefloop.models.critic import Critic, load_critic
@@ -45,6 +45,7 @@ from prefloop.models.encode import Encoder
 from prefloop.models.evaluation import by_rows
 from prefloop.models.heads import policy_logprobs, without_dropout
 from prefloop.models.load import count_parameters, load_policy, load_tokenizer, save_model, verify_saved
+from prefloop.models.on_policy import refuse_if_off_policy
 from prefloop.models.sampling import sample
 from prefloop.models.scorer import load_scorer
 from prefloop.models.tokenizer import refuse_other_tokenizer
@@ -60,16 +61,16 @@ from prefloop.ops.weights import constant, sequence_mean, token_mean
 class PPOOptimiser(Optimiser):
     """A constant rate after a warm-up, as in the paper; Adam's epsilon as in its predecessor."""
 
-    lr: float = Field(5e-4, gt=0, description="learning rate of the policy")
-    schedule: Literal["cosine", "linear", "constant"] = Field("constant", description="how the rate falls after warm-up")
-    warmup: int = Field(8, ge=0, description="steps of linear warm-up")
-    eps: float = Field(1e-5, gt=0, description="added to the root of the second moment")
+    lr: float = Field(default=5e-4, gt=0, description="learning rate of the policy")
+    schedule: Literal["cosine", "linear", "constant"] = Field(default="constant", description="how the rate falls after warm-up")
+    warmup: int = Field(default=8, ge=0, description="steps of linear warm-up")
+    eps: float = Field(default=1e-5, gt=0, description="added to the root of the second moment")
 
 
 class CriticOptimiser(PPOOptimiser):
     """The critic learns a regression and may go faster."""
 
-    lr: float = Field(1e-3, gt=0, description="learning rate of the critic")
+    lr: float = Field(default=1e-3, gt=0, description="learning rate of the critic")
 
 
 class PPOConfig(Config):
@@ -162,7 +163,8 @@ def of_rollouts(model: nn.Module, batch: RolloutBatch, *, config: PPOConfig) -> 
     """The clipped policy loss."""
     logprobs = policy_logprobs(model, batch.tokens, batch.is_response, temperature=config.temperature)
     weight = batch.weight[:, None] * batch.token_weight
-    return policy_loss(logprobs, batch.old_logprobs, batch.advantages, weight, clip=config.clip)
+    loss = policy_loss(logprobs, batch.old_logprobs, batch.advantages, weight, clip=config.clip)
+    return Loss(loss.value, {**loss.metrics, "counted": weight.sum()})
 
 
 def of_returns(critic: nn.Module, batch: RolloutBatch, *, config: PPOConfig) -> Loss:
@@ -178,7 +180,8 @@ def of_both(shared: Critic, batch: RolloutBatch, *, config: PPOConfig) -> Loss:
     policy = policy_loss(logprobs, batch.old_logprobs, batch.advantages, weight, clip=config.clip)
     value = value_loss(values, batch.old_values, batch.returns, weight, clip=config.value_clip)
     of_value = {f"critic/{name}": figure for name, figure in value.metrics.items()}
-    return Loss(policy.value + config.value_weight * value.value, {**policy.metrics, **of_value})
+    metrics = {**policy.metrics, **of_value, "counted": weight.sum()}
+    return Loss(policy.value + config.value_weight * value.value, metrics)
 
 
 def of_text(model: nn.Module, batch: TokenBatch) -> Loss:
@@ -323,7 +326,10 @@ def main(config: PPOConfig, options: Options) -> dict:
                 order = torch.randperm(len(rollouts.weight), generator=run.rng("minibatches", round, epoch))
                 for rows in order.split(config.minibatch):
                     if not is_checked:
-                        refuse_if_off_policy(policy, move(take(rollouts, rows), run.device), config)
+                        first = move(take(rollouts, rows), run.device)
+                        refuse_if_off_policy(
+                            policy, partial(logprobs_at, policy, first), first.old_logprobs, temperature=config.temperature
+                        )
                         is_checked = True
                     minibatch = take(rollouts, share(rows, run.rank, run.processes))
                     terms = [Term(partial(of_both if critic.is_shared else of_rollouts, config=config), minibatch)]
@@ -342,7 +348,7 @@ def main(config: PPOConfig, options: Options) -> dict:
             figures = objective(samples, raw, score, ref_logprobs, is_response, controls)
             if config.kl_target > 0:
                 controls.kl = adapted(
-                    controls.kl, figures["objective/kl_k1"], target=config.kl_target, horizon=config.kl_horizon, n=len(raw)
+                    controls.kl, figures["objective/kl"], target=config.kl_target, horizon=config.kl_horizon, n=len(raw)
                 )
             for name, scorer_ in measured.items():
                 seen = np.asarray(scorer_(samples.prompts, samples.completions))
@@ -356,6 +362,7 @@ def main(config: PPOConfig, options: Options) -> dict:
         summary = {
             "episodes": last["episode"],
             "weights": "exponential moving average" if config.ema else "last round",
+            "figures": "of the last round's answers, drawn before its updates",
             **{name: last[name] for name in last if name.startswith(("objective/", "measure/"))},
         }
         with learner.ema_weights():
@@ -382,30 +389,9 @@ def draw(policy: nn.Module, encoder: Encoder, asked: list, run: Run, round: int,
     )  # fmt: skip
 
 
-@torch.no_grad()
-def refuse_if_off_policy(policy: nn.Module, minibatch: RolloutBatch, config: PPOConfig) -> None:
-    """Before any update the policy must give its own answers the probabilities they were drawn with."""
-    logprobs = policy_logprobs(policy, minibatch.tokens, minibatch.is_response, temperature=config.temperature)
-    gap = ((logprobs - minibatch.old_logprobs).exp() - 1).abs().amax()
-    if gap <= 1e-4:
-        return
-    causes = []
-    if any(isinstance(m, nn.Dropout) and m.p > 0 and m.training for m in policy.modules()):
-        causes.append("dropout is on: the model must be scored with dropout off")
-    if config.temperature != 1.0:
-        untempered = policy_logprobs(policy, minibatch.tokens, minibatch.is_response, temperature=1.0)
-        if ((untempered - minibatch.old_logprobs).exp() - 1).abs().amax() <= 1e-4:
-            causes.append("the sampler ignored the temperature")
-    if next(policy.parameters()).dtype != torch.float32:
-        causes.append("the weights are not float32: rounding differs between one token at a time and all at once")
-    likely = (
-        "; ".join(causes) or "positions, padding or a filtered distribution (top-k, top-p) differ between sampler and trainer"
-    )
-    raise RunError(
-        f"the importance ratio of the first minibatch is off by up to {float(gap):.2g}; it must be 1 within 1e-4\n"
-        f"  the policy does not give its own answers the probabilities they were drawn with, so PPO would learn nonsense\n"
-        f"  likely cause: {likely}"
-    )
+def logprobs_at(policy: nn.Module, batch: RolloutBatch, temperature: float) -> Tensor:
+    """Of the answers' tokens under the present policy: B T."""
+    return policy_logprobs(policy, batch.tokens, batch.is_response, temperature=temperature)
 
 
 def objective(
@@ -417,8 +403,8 @@ def objective(
     return {
         "objective/scores": float(raw.mean()),
         "objective/scores_sd": float(raw.std(correction=0)),
-        "objective/kl": float((k3(drawn, under) * is_response).sum(1).mean()),
-        "objective/kl_k1": float(distance.mean()),
+        "objective/kl": float(distance.mean()),
+        "objective/kl_k3": float((k3(drawn, under) * is_response).sum(1).mean()),
         "objective/non_score_reward": float(-controls.kl * distance.mean()),
         "objective/rlhf_reward": float((score - controls.kl * distance).mean()),
         "objective/entropy": float(-drawn.sum(1).mean()),
@@ -429,8 +415,11 @@ def objective(
 
 
 def averaged(updates: list[dict[str, float]]) -> dict[str, float]:
-    """The round's mean of every figure of its updates."""
-    names = {name: name for update in updates for name in update}
+    """The round's mean of every figure of its updates.
+
+    Figures of tokens are sums with the tokens' weights, which do not sum to one where the divisor is a constant.
+    """
+    names = {name: name for update in updates for name in update if name != "counted"}
     known = {
         "loss": "loss/policy_avg",
         "approxkl": "policy/approxkl_avg",
@@ -438,7 +427,11 @@ def averaged(updates: list[dict[str, float]]) -> dict[str, float]:
         "ratio": "val/ratio",
     }
     known |= {"critic/loss": "loss/value_avg", "critic/clipfrac": "val/clipfrac_avg"}
-    means = {name: float(np.mean([u[name] for u in updates if name in u])) for name in names}
+    of_tokens = ("approxkl", "clipfrac", "ratio", "ratio_gap", "critic/error", "critic/clipfrac", "critic/value")
+    means = {
+        name: float(np.mean([u[name] / (u["counted"] if name in of_tokens else 1.0) for u in updates if name in u]))
+        for name in names
+    }
     if means.get("grad_norm/0"):
         means["grad_norm/ptx_over_ppo"] = means["grad_norm/1"] / means["grad_norm/0"]
     return {known.get(name, name): value for name, value in means.items()}

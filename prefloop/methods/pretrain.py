@@ -6,6 +6,7 @@ needs no download. Next-token cross-entropy over text packed into blocks, every 
 
 import math
 from collections.abc import Iterator, Sequence
+from fractions import Fraction
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -41,9 +42,9 @@ WHOLE = 1_000_000  # tokens of an answer: it is cut into rows, never off
 class PretrainOptimiser(Optimiser):
     """Small models from scratch like a high rate and a short warm-up."""
 
-    lr: float = Field(3e-3, gt=0, description="peak learning rate")
-    warmup: int = Field(40, ge=0, description="steps of linear warm-up")
-    weight_decay: float = Field(0.01, ge=0, description="decoupled weight decay")
+    lr: float = Field(default=3e-3, gt=0, description="peak learning rate")
+    warmup: int = Field(default=40, ge=0, description="steps of linear warm-up")
+    weight_decay: float = Field(default=0.01, ge=0, description="decoupled weight decay")
 
 
 class PretrainConfig(Config):
@@ -113,7 +114,17 @@ class Documents(NamedTuple):
 
 
 def read_documents(config: PretrainConfig) -> Documents:
-    """Lines are held out at regular distances, conversations by prompt."""
+    """Lines are held out at regular distances, conversations by prompt. DataError where that leaves nothing to learn."""
+    documents = read_split(config)
+    if not documents.train:
+        raise DataError(
+            f"{config.text or config.data} has {len(documents.held_out)} {'lines' if config.text else 'conversations'}, "
+            f"and held_out = {config.held_out} leaves none of them to learn from\n  give more, or lower held_out="
+        )
+    return documents
+
+
+def read_split(config: PretrainConfig) -> Documents:
     mapping: Any = config.mapping or None
     if config.text:
         reading = read_text(config.text, mapping=mapping)
@@ -149,11 +160,11 @@ def packed(encoder: Encoder, documents: Sequence[str | Demonstration], config: P
 
 
 def split_lines(lines: list[str], held_out: float) -> tuple[list[str], list[str]]:
-    """Every n-th line is held out, so that both parts have the text's mixture."""
-    if held_out == 0:
-        return lines, []
-    every = round(1 / held_out)
-    return [line for i, line in enumerate(lines) if i % every], lines[::every]
+    """The stated share is held out, evenly spread, so that both parts have the text's mixture: of 0.4 lines 0, 3, 5, 8, 10, …"""
+    share = Fraction(held_out).limit_denominator(1_000_000)
+    is_out = [i * share.numerator % share.denominator < share.numerator for i in range(len(lines))]
+    train = [line for line, out in zip(lines, is_out, strict=True) if not out]
+    return train, [line for line, out in zip(lines, is_out, strict=True) if out]
 
 
 def main(config: PretrainConfig, options: Options) -> dict:

@@ -18,7 +18,7 @@ from prefloop.models.batch import Samples
 from prefloop.models.encode import Encoder
 from prefloop.models.load import count_parameters, load_policy, load_tokenizer
 from prefloop.models.sampling import sample
-from prefloop.records import Group
+from prefloop.records import Completion, Group
 
 
 class SampleConfig(Config):
@@ -35,18 +35,27 @@ class SampleConfig(Config):
     template: Literal["auto", "chat", "dialogue", "plain"] = Field("auto", description="how a conversation becomes text")
     max_prompt: int = Field(512, ge=1, description="longest prompt in tokens; longer ones are dropped and counted")
     max_dropped: float = Field(0.05, ge=0, le=1, description="largest share of prompts lost before the run refuses")
+    repeats: bool = Field(
+        False,
+        description="keep an answer drawn twice as two completions: how often a policy says something is what relearn counts",
+    )
     sample_rows: int = Field(256, ge=1, description="answers drawn side by side; changes memory, not results")
     seed: int = 0
 
 
-def groups(samples: Samples) -> list[Group]:
-    """Answers of one prompt together; the very same answer drawn twice is kept once, because nobody can rank it against itself."""
+def groups(samples: Samples, *, repeats: bool = False) -> list[Group]:
+    """Answers of one prompt together. The very same answer drawn twice is kept once, because nobody can rank it against itself.
+
+    With ``repeats`` it is kept as often as it was drawn, told apart by its source: "...#2" is the second.
+    """
     by_prompt: dict[str, Group] = {}
     for prompt, completion in zip(samples.prompts, samples.completions, strict=True):
         group = by_prompt.get(prompt.id) or Group(prompt=prompt, completions=())
-        if completion.text not in {other.text for other in group.completions}:
-            group = group.model_copy(update={"completions": (*group.completions, completion)})
-        by_prompt[prompt.id] = group
+        before = sum(other.text == completion.text for other in group.completions)
+        if before and not repeats:
+            continue
+        told_apart = Completion.of(prompt, completion.text, source=f"{completion.source}#{before + 1}") if before else completion
+        by_prompt[prompt.id] = group.model_copy(update={"completions": (*group.completions, told_apart)})
     return list(by_prompt.values())
 
 
@@ -77,7 +86,7 @@ def main(config: SampleConfig, options: Options) -> dict:
             top_k=config.top_k, top_p=config.top_p, seed=run.seed("sample"), batch_rows=config.sample_rows,
             source=f"policy:{run.name}@0", progress=partial(run.track, description="sample"),
         )  # fmt: skip
-        drawn = groups(samples)
+        drawn = groups(samples, repeats=config.repeats)
         write_groups(run.folder / "completions.jsonl", drawn)
         kept = sum(len(group.completions) for group in drawn)
         summary = {

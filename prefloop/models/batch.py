@@ -68,7 +68,7 @@ class RolloutBatch:
     weight: Tensor  # B
 
 
-Batch = TypeVar("Batch", TokenBatch, RankedBatch, RolloutBatch)
+Batch = TypeVar("Batch", bound=TokenBatch | RankedBatch | RolloutBatch)
 
 
 def take(batch: Batch, rows: Tensor | slice) -> Batch:
@@ -91,8 +91,9 @@ def row_lengths(batch: TokenBatch | RankedBatch | RolloutBatch) -> Tensor:
 def trim(batch: Batch) -> Batch:
     """Cut the columns that are padding in every row."""
     if isinstance(batch, RankedBatch):
-        prompt = batch.prompt[:, : int(batch.prompt_length.max())]
-        return replace(batch, prompt=prompt, completion=batch.completion[:, :, : int(batch.completion_length.max())])
+        longest = int(batch.completion_length.max())
+        answers = {f.name: getattr(batch, f.name)[:, :, :longest] for f in fields(batch) if getattr(batch, f.name).dim() == 3}
+        return replace(batch, prompt=batch.prompt[:, : max(1, int(batch.prompt_length.max()))], **answers)
     longest = int(batch.length.max())
     two_dimensional = {f.name: getattr(batch, f.name) for f in fields(batch) if getattr(batch, f.name).dim() == 2}
     return replace(batch, **{name: value[:, :longest] for name, value in two_dimensional.items()})

@@ -22,9 +22,10 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from prefloop.errors import ConfigError
-from prefloop.models.batch import RankedBatch, TokenBatch
+from prefloop.errors import ConfigError, DataError
+from prefloop.models.batch import RankedBatch, TokenBatch, take
 from prefloop.ops.logprobs import length_mask, span_mask
+from prefloop.ops.ranking import n_pairs
 from prefloop.ops.weights import sequence_mean, token_mean
 from prefloop.records import Demonstration, Group, Prompt, Ranking
 
@@ -135,16 +136,17 @@ class Encoder:
         start = torch.tensor([len(prompt) for prompt, _ in kept], dtype=torch.long)
         return token_batch(tokens, length, torch.ones_like(start) if learn_prompt else start, weights)
 
-    def ranked(self, groups: Sequence[Group], *, unusable: bool = True) -> RankedBatch:
+    def ranked(self, groups: Sequence[Group], *, unusable: bool = True, tied: bool = False) -> RankedBatch:
         """A row per ranking, its placed completions side by side; the rankings of one prompt share its weight.
 
-        Rankings that order nothing (all tied) and rankings of too long a prompt are left out and counted.
+        Rankings that order nothing (all tied) and rankings of too long a prompt are left out and counted. ``tied`` keeps the
+        former, for losses to which a tie says something.
         """
         rows: list[tuple[list[int], list[list[int]], list[int], float]] = []
         for group in groups:
             rankings = in_force(group.rankings)
             places = [ranking.places(with_unusable=unusable) for ranking in rankings]
-            telling = [place for place in places if len(set(place.values())) > 1]
+            telling = [place for place in places if len(place if tied else set(place.values())) > 1]
             self.counts["rankings_without_order"] += len(places) - len(telling)
             prompt = self.prompt_ids(group.prompt)
             if not telling or not self.is_short(prompt):
@@ -152,6 +154,12 @@ class Encoder:
             answers = {completion.id: self.completion_ids(completion.text) for completion in group.completions}
             for place in telling:
                 rows.append((prompt, [answers[c] for c in place], list(place.values()), 1 / len(telling)))
+        return ranked_batch(rows, self.pad)
+
+    def candidates(self, groups: Sequence[Group]) -> RankedBatch:
+        """A row per group, all its completions side by side, placed or not; every place is 0. To be scored, not learned from."""
+        answers = [[self.completion_ids(completion.text) for completion in group.completions] for group in groups]
+        rows = [(self.prompt_ids(group.prompt), ids, [0] * len(ids), 1.0) for group, ids in zip(groups, answers, strict=True)]
         return ranked_batch(rows, self.pad)
 
     def packed_text(self, texts: Sequence[str], block: int, *, control_tokens: bool = False) -> TokenBatch:
@@ -288,3 +296,13 @@ def ranked_batch(rows: Sequence[tuple[list[int], list[list[int]], list[int], flo
         is_candidate=length_mask(n_answers, k),
         weight=torch.tensor([weight for _, _, _, weight in rows], dtype=torch.float32),
     )
+
+
+def only_informative(ranked: RankedBatch, name: str) -> RankedBatch:
+    """Without the rows whose answers are all tied: they form no pair, so they must not share the weight. DataError if all are."""
+    informative = n_pairs(ranked.tier, ranked.is_candidate) > 0
+    if not informative.any():
+        raise DataError(
+            f"no prompt of {name} has two answers in different places, so there is nothing to learn\n  see prefloop data check {name}"
+        )
+    return take(ranked, informative.nonzero()[:, 0])

@@ -45,3 +45,11 @@ def by_rows(
         found = compute(tokens[part, :longest].to(device), wanted[part, :longest].to(device))
         out[part, :longest] = found.to(out)
     return out
+
+
+def by_prompts(compute: Callable[[RankedBatch], Tensor], ranked: RankedBatch, model: nn.Module, *, rows: int = 16) -> Tensor:
+    """``compute`` on prompts of like length, ``rows`` at a time on the model's device, put together in main memory: P ... ."""
+    device = next(model.parameters()).device
+    order = row_lengths(ranked).argsort(stable=True)
+    found = torch.cat([compute(move(trim(take(ranked, part)), device)).cpu() for part in order.split(rows)])
+    return torch.zeros_like(found).index_put((order,), found)

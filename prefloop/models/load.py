@@ -27,8 +27,18 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from prefloop.config import Adapter
 from prefloop.errors import ConfigError, DataError, RunError
-from prefloop.models.adapters import adapter_file, adapter_weights, base_of, is_adapted, load_merged, named, task_of
+from prefloop.models.adapters import (
+    adapter_file,
+    adapter_weights,
+    base_of,
+    is_adapted,
+    load_merged,
+    named,
+    task_of,
+    with_adapter,
+)
 from prefloop.models.encode import Encoder
 from prefloop.models.folder import UNREADABLE, first_line, kind_of, quiet, read_config, where_from
 from prefloop.models.heads import all_logits, at_rest, hidden_states, unwrapped
@@ -49,6 +59,14 @@ def load_policy(source: str | Path, *, device: torch.device | str = "cpu", dtype
     model = read(AutoModelForCausalLM, source, dtype)
     model.generation_config = own_distribution(model)
     return ready(model, device)
+
+
+def policy_to_train(source: str | Path, adapter: Adapter, *, seed: int, device: torch.device | str = "cpu") -> Any:
+    """A policy whose trainable weights are its own, or those of a new LoRA adapter that changes nothing yet."""
+    policy = load_policy(source, device=device)
+    if adapter.rank == 0:
+        return policy
+    return with_adapter(policy, rank=adapter.rank, alpha=adapter.alpha, targets=adapter.targets, seed=seed).to(policy.device)
 
 
 def load_reward(source: str | Path, *, device: torch.device | str = "cpu", dtype: str = "float32") -> PreTrainedModel:

@@ -9,14 +9,14 @@ import gzip
 import math
 import pkgutil
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from prefloop.errors import ConfigError, DataError, RunError
+from prefloop.errors import ConfigError, DataError, PrefloopError, RunError
 from prefloop.models.encode import Encoder, Template
 from prefloop.models.heads import at_rest, sequence_rewards, unwrapped
 from prefloop.models.load import context_length, load_reward
@@ -26,6 +26,7 @@ from prefloop.records import Completion, Prompt
 Scorer = Callable[[Sequence[Prompt], Sequence[Completion]], list[float]]
 
 WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")  # letters of any script, with apostrophes inside
+WANTED = "a scorer gives one finite number per completion, in their order"
 SPLIT = 0.5  # of the context for the prompt, where a reward model does not say what it was trained with
 
 
@@ -36,17 +37,55 @@ def load_scorer(spec: str, *, device: torch.device | str = "cpu", template: Temp
     lexicon:FILE.csv[.gz]     the mean valence of the answer's words (columns token, mean); words it does not know count 0
     python:MODULE:FUNCTION    FUNCTION(prompts, completions) -> one number each
     world:LANGUAGE            the gold reward of the embedded world (en, zh): for measuring, never for training
+
+    Whatever it is, its scores are finite numbers, one for each completion, or RunError says which is not.
     """
     kind, separator, name = spec.partition(":")
     makers = {"lexicon": lexicon_scorer, "python": python_scorer, "world": world_scorer}
     if separator and kind in makers:
-        return makers[kind](name)
+        return checked(spec, makers[kind](name))
     folders = [folder.strip() for folder in spec.split(",")]
     if not all(folders):
         raise ConfigError(
             f"the reward {spec!r} names no model folder\n  give a folder, several joined by commas, lexicon:FILE, python:MODULE:FUNCTION or world:LANGUAGE"
         )
-    return mean_of([folder_scorer(folder, device=device, template=template, batch_rows=batch_rows) for folder in folders])
+    settings: dict[str, Any] = {"device": device, "template": template, "batch_rows": batch_rows}
+    return mean_of([checked(f"the reward model {folder}", folder_scorer(folder, **settings)) for folder in folders])
+
+
+def checked(name: str, scorer: Callable[[Sequence[Prompt], Sequence[Completion]], Any]) -> Scorer:
+    """The scorer, with its scores looked at before anybody relies on them."""
+
+    def score(prompts: Sequence[Prompt], completions: Sequence[Completion]) -> list[float]:
+        given = scorer(prompts, completions)
+        if isinstance(given, str | bytes | dict | set) or not hasattr(given, "__iter__"):
+            raise RunError(f"{name} returned a {type(given).__name__}\n  {WANTED}")
+        scores = list(given)
+        if len(scores) != len(completions):
+            raise RunError(f"{name} returned {len(scores)} scores for {len(completions)} completions\n  {WANTED}")
+        numbers = [finite(value) for value in scores]
+        if None in numbers:
+            first = numbers.index(None)
+            prompt, answer = prompts[first], completions[first]
+            raise RunError(
+                f"{name} gave {numbers.count(None)} of {len(scores)} completions no finite number, the first of them {scores[first]!r:.60}\n"
+                f"  prompt {prompt.id} begins {prompt.messages[0].content[:60]!r}, its answer {answer.text[:60]!r}\n"
+                f"  {WANTED}; a model that does not was damaged, or broke while it was trained"
+            )
+        return [number for number in numbers if number is not None]
+
+    return score
+
+
+def finite(value: Any) -> float | None:
+    """A score as a float, from Python or from a tensor or an array; None where it is no number one can reckon with."""
+    if isinstance(value, str | bytes):
+        return None
+    try:
+        number = float(value)
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None
 
 
 # ------------------------------------------------------------------------------------------------ reward models
@@ -186,7 +225,7 @@ def read_lexicon(path: Path) -> dict[str, float]:
         ) from None
 
 
-def python_scorer(name: str) -> Scorer:
+def python_scorer(name: str) -> Callable[[Sequence[Prompt], Sequence[Completion]], Any]:
     """A function of one's own: MODULE:FUNCTION, called with prompts and completions, one number each back."""
     try:
         found: Any = pkgutil.resolve_name(name)
@@ -194,18 +233,25 @@ def python_scorer(name: str) -> Scorer:
         raise ConfigError(
             f"python:{name} cannot be found: {error}\n  write python:MODULE:FUNCTION; MODULE must be importable from here (PYTHONPATH)"
         ) from None
+    except Exception as error:  # a module of somebody's own may fail in any way while it is read
+        raise ConfigError(
+            f"python:{name} cannot be imported, {type(error).__name__}: {error}\n  mend the module; --debug shows where it happened"
+        ) from error
     if ":" not in name or not callable(found):
         raise ConfigError(f"python:{name} is {found!r}, no function\n  write python:MODULE:FUNCTION")
     function: Callable[..., Any] = found
 
-    def score(prompts: Sequence[Prompt], completions: Sequence[Completion]) -> list[float]:
-        given = [float(value) for value in function(prompts, completions)]
-        if len(given) != len(completions) or not all(map(math.isfinite, given)):
+    def score(prompts: Sequence[Prompt], completions: Sequence[Completion]) -> Any:
+        try:
+            given = function(prompts, completions)
+            return list(given) if isinstance(given, Iterator) else given
+        except PrefloopError:
+            raise
+        except Exception as error:  # a function of somebody's own may fail in any way
             raise RunError(
-                f"python:{name} returned {len(given)} values for {len(completions)} completions, {sum(not math.isfinite(v) for v in given)} of them not finite\n"
-                f"  it has to return one finite number per completion, in their order"
-            )
-        return given
+                f"python:{name} failed on {len(completions)} completions, {type(error).__name__}: {error}\n"
+                f"  mend the function; --debug shows where it happened"
+            ) from error
 
     return score
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from torch import nn
 from transformers import (
     AutoTokenizer,
     GenerationConfig,
@@ -78,7 +79,7 @@ def train_tokenizer(lines: Iterable[str], *, vocab_size: int, folder: str | Path
 
 def new_llama(
     tokenizer: PreTrainedTokenizerBase, *, width: int, layers: int, heads: int, kv_heads: int, context: int, seed: int
-) -> LlamaForCausalLM:
+) -> nn.Module:
     """A Llama with random weights (a function of ``seed`` alone), tied embeddings and SwiGLU layers of 8/3 the width."""
     if width % heads or (width // heads) % 2 or heads % kv_heads:
         raise ConfigError(

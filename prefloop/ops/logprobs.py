@@ -42,14 +42,22 @@ def token_logprobs(logits: Tensor, tokens: Tensor, *, temperature: float = 1.0) 
 
 
 def logprobs_from_hidden(
-    head: Head, hidden: Tensor, tokens: Tensor, wanted: Tensor, *, temperature: float = 1.0, chunk: int | None = None
+    head: Head,
+    hidden: Tensor,
+    tokens: Tensor,
+    wanted: Tensor,
+    *,
+    temperature: float = 1.0,
+    chunk: int | None = None,
+    predictor: Tensor | None = None,
 ) -> Tensor:
     """Log-probabilities of the wanted tokens, 0 elsewhere: B T. Exact gradients through head and hidden states.
 
-    ``chunk`` is how many positions the head sees at a time; None chooses by the size of the vocabulary.
+    ``chunk`` is how many positions the head sees at a time; None chooses by the size of the vocabulary. ``predictor`` B T
+    is the column each wanted token is predicted from, where that is not the one before it (rows of several completions).
     """
     measure = partial(chosen_logprobs, temperature=temperature)
-    return over_wanted(measure, head, hidden, tokens, wanted, chunk=chunk)
+    return over_wanted(measure, head, hidden, tokens, wanted, chunk=chunk, predictor=predictor)
 
 
 def logprobs_and_entropy_from_hidden(
@@ -98,11 +106,20 @@ def tempered_logprobs(logits: Tensor, temperature: float) -> Tensor:
 
 
 def over_wanted(
-    measure: Callable[[Tensor, Tensor], Tensor], head: Head, hidden: Tensor, tokens: Tensor, wanted: Tensor, *, chunk: int | None
+    measure: Callable[[Tensor, Tensor], Tensor],
+    head: Head,
+    hidden: Tensor,
+    tokens: Tensor,
+    wanted: Tensor,
+    *,
+    chunk: int | None,
+    predictor: Tensor | None = None,
 ) -> Tensor:
     """``measure(logits N V, targets N) -> ... N`` where a wanted token is predicted, spread to ... B T with 0 elsewhere."""
     place = pad(wanted[:, 1:], (1, 0)).flatten().nonzero().squeeze(1)  # N, into B * T
-    states = hidden.flatten(0, 1).index_select(0, place - 1)  # N D
+    width = wanted.shape[1]
+    speaker = place - 1 if predictor is None else place // width * width + predictor.flatten()[place]
+    states = hidden.flatten(0, 1).index_select(0, speaker)  # N D
     targets = tokens.flatten()[place]  # N
     n_words = head(states[:0]).shape[-1]
 

@@ -7,7 +7,8 @@
 
 ``ranking_loss`` is Bradley-Terry over every ordered pair (InstructGPT, arXiv 2203.02155, equation 1). The others answer
 other questions with the same arguments: what if labels are noisy or ties are evidence (Christiano et al. 2017, arXiv
-1706.03741, sections 2.2.2 and 2.2.3), and what if only the best answer was chosen (Ziegler et al. 2019, arXiv 1909.08593).
+1706.03741, sections 2.2.2 and 2.2.3), what if only the best answer was chosen (Ziegler et al. 2019, arXiv 1909.08593), and
+what if the order is a sequence of choices, best first (Plackett 1975, Luce 1959).
 
 Every loss averages inside a prompt, so nine completions do not outvote four. The paper is silent on whether ties count in
 the divisor; here they do not. For the other reading multiply ``weight`` by ``n_pairs / n_comparisons``. Prompts without any
@@ -20,6 +21,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from prefloop.errors import DataError
 from prefloop.ops.loss import Loss, loss_of
 
 
@@ -86,6 +88,50 @@ def best_of_k_loss(score: Tensor, tier: Tensor, is_candidate: Tensor, weight: Te
     nll = -log_sigmoid(best.logsumexp(1) - rest.logsumexp(1)) * is_chosen  # P
     margin = best.amax(1) - rest.amax(1)  # P
     return loss_of((weight * nll).sum(), accuracy=(weight * (margin > 0)).sum(), margin=(weight * margin).sum())
+
+
+def plackett_luce_loss(score: Tensor, tier: Tensor, is_candidate: Tensor, weight: Tensor) -> Loss:
+    """A ranking as a sequence of choices: the best of all, then the best of the rest, to the last (Plackett 1975, Luce 1959).
+
+    score         P K  reward of each completion; the only argument that carries a gradient
+    tier          P K  place given by the annotator, 0 is best; equal places are not compared
+    is_candidate  P K  False where a prompt has fewer than K completions
+    weight        P    share of each prompt in the update
+
+    Each completion that was placed above others is chosen among itself and everything placed strictly below it. Without ties
+    these choices are independent and their chances multiply to the chance of the order. With ties the completions of a tier
+    are each chosen from below, and never against each other: a tie teaches nothing, as in ``ranking_loss``. (Breslow's
+    and Efron's rules keep the tied in each other's denominators, which pulls their scores together.)
+
+    The loss is the mean over a prompt's choices, of which an order of K completions has K - 1; for K = 2 it is
+    ``ranking_loss``. Accuracy is the share of choices that the scores would have made, margin the lead over the best below.
+    """
+    is_below = paired(torch.zeros_like(score), tier, is_candidate).is_won  # P K K, [i, j]: j was placed below i
+    is_choice = is_below.any(2)  # P K
+    # Where nothing is below stand zeros, because the gradient of a logsumexp over nothing is not a number.
+    below = score[:, None, :].where(is_below, -math.inf).where(is_choice[:, :, None], 0)  # P K K
+    chosen = score.where(is_choice, 0)
+    nll, margin = -log_sigmoid(chosen - below.logsumexp(2)), chosen - below.amax(2)  # P K
+
+    def mean(figure: Tensor) -> Tensor:
+        return (weight * (figure * is_choice).sum(1) / is_choice.sum(1).clamp(min=1)).sum()
+
+    return loss_of(mean(nll), accuracy=mean(margin > 0), margin=mean(margin))
+
+
+def tiers_of(score: Tensor, is_candidate: Tensor) -> Tensor:
+    """Places by score, the highest first: P K -> P K. Equal scores share a place; a place is how many are higher.
+
+    A score that is no number has no place and is refused; what stands where there is no candidate is never read.
+    """
+    if (score.isnan() & is_candidate).any():
+        p, k = (score.isnan() & is_candidate).nonzero()[0].tolist()
+        raise DataError(
+            f"the score of completion {k} of prompt {p} in this batch is not a number, so it has no place in an order\n"
+            f"Leave such completions out, or mend the scorer that gave it."
+        )
+    both = is_candidate[:, :, None] & is_candidate[:, None, :]
+    return (both & (score[:, :, None] < score[:, None, :])).sum(2)
 
 
 def n_pairs(tier: Tensor, is_candidate: Tensor) -> Tensor:

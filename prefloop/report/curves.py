@@ -15,7 +15,7 @@ def all_curves(data: ReportData) -> dict[str, list[CurvePoint]]:
     """Every policy's curve in the order of the page, best of n among them."""
     curves = {name: in_order(points) for name, points in data.curves.items() if points}
     if data.best_of_n:
-        curves["best_of_n"] = as_curve(data.best_of_n)
+        curves[data.chooser or "best_of_n"] = as_curve(data.best_of_n)
     return {name: curves[name] for name in sorted(curves, key=place)}
 
 
@@ -96,7 +96,7 @@ def frontier_table(data: ReportData, words: Words) -> Html:
     rows = [
         [
             policy_name(name, words),
-            f"n = {point.step:,}" if name == "best_of_n" and data.best_of_n else f"{point.step:,}",
+            f"n = {point.step:,}" if name == data.chooser and data.best_of_n else f"{point.step:,}",
             f"{point.episodes:,}" if point.episodes is not None else "–",
             maybe(point.kl, words),
             maybe(point.proxy, words),

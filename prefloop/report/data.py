@@ -5,10 +5,12 @@ Every part may be missing; the page then says "not measured" in its place. Whoev
 """
 
 import math
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from prefloop.evaluate.over_seeds import wins_of
 from prefloop.records import Record
 
 ROWS = ("base", "sft", "best_of_n", "ppo", "ppo_ptx", "ppo_overoptimised")  # stable names, in the order of the page
@@ -82,10 +84,11 @@ class Row(Record):
 
     name: str
     gold: Measured = None  # the written rules' reward, never seen by training
-    win_vs_sft: Measured = None  # share of prompts on which gold prefers it to SFT, ties half
-    kl: Measured = None  # nats per answer to the SFT model
+    win: Measured = None  # share of prompts on which gold prefers it to the baseline, ties half
+    kl: Measured = None  # nats per answer to the baseline
     length: Measured = None  # tokens
     skill: dict[str, Measured] = Field(default_factory=dict)  # accuracies on items that no training prompt exercises
+    fluency: dict[str, Measured] = Field(default_factory=dict)  # how answers read: nll under the baseline, distinct words
     proxy: Measured = None  # the learned reward that training maximised
 
 
@@ -94,7 +97,7 @@ class Paired(Record):
 
     a: str
     b: str
-    metric: str  # gold, win_vs_sft, length, skill/<name> ...
+    metric: str  # gold, proxy, skill/<name>, fluency/<name>; accuracy and loss of reward models
     mean: float
     low: float = -math.inf
     high: float = math.inf
@@ -135,6 +138,17 @@ class RewardModel(Record):
     accuracy_by_gap: tuple[GapBin, ...] = ()
     gap_of: Literal["score", "gold"] = "score"  # what accuracy_by_gap is binned by: the model's own scores, or the true reward
     length_correlation: Measured = None
+
+
+class RewardRow(Record):
+    """One reward model on held-out rankings, beside two guessers that look at nothing but length."""
+
+    name: str
+    accuracy: Measured = None  # mean over prompts of the share of ordered pairs in the right order
+    loss: Measured = None  # nats a pair; log 2 is what a coin pays
+    prefers_longer: Measured = None
+    prefers_shorter: Measured = None
+    trust: RewardModel | None = None
 
 
 class CurvePoint(Record):
@@ -224,9 +238,13 @@ class ReportData(Record):
     machine: str = ""
     command: str = ""
     counts: Counts = Counts()
+    baseline: str = "sft"  # the row that wins and distances are measured against
+    chooser: str = "best_of_n"  # the row of best-of-n, if there is one
     rows: tuple[Row, ...] = ()
     paired: tuple[Paired, ...] = ()
-    reward_model: RewardModel | None = None
+    reward_model: RewardModel | None = None  # the one policies were judged beside, or the only one
+    rewards: tuple[RewardRow, ...] = ()  # every reward model that was judged
+    reward_pairs: tuple[Paired, ...] = ()  # between them, and to the rules of length
     curves: dict[str, tuple[CurvePoint, ...]] = Field(default_factory=dict)
     best_of_n: tuple[BestOf, ...] = ()
     samples: tuple[Sample, ...] = ()
@@ -235,15 +253,43 @@ class ReportData(Record):
     warnings: tuple[str, ...] = ()
     lineage: tuple[Lineage, ...] = Field(default=(), description="parents are names or hashes of other entries")
 
+    @property
+    def is_of_rewards(self) -> bool:
+        """Whether the study is about reward models alone: no policy was compared, none was trained on its own answers."""
+        return bool(self.rewards) and not self.rows and not self.curves
+
     def row(self, name: str) -> Row | None:
         """The row of one policy, if it was measured."""
         return next((row for row in self.rows if row.name == name), None)
 
+    def against(self, name: str) -> str:
+        """What a row is compared with: the baseline, at the row's own point of a sweep where the baseline has one too."""
+        own = "@".join([self.baseline, *name.split("@")[1:]])
+        return own if self.row(own) else self.baseline
+
+    def judged(self) -> list[str]:
+        """The policies that somebody trained to be better than the baseline, by rows and comparisons; in the order of the page.
+
+        Not the baseline, not what came before it, not best of n, which trains nothing, and not the run meant to go wrong.
+        """
+        before = {"base", "sft"} if self.baseline != "base" else {"base"}
+        left_out = {*before, self.baseline, self.chooser, "ppo_overoptimised"}
+        named = [row.name for row in self.rows] + [pair.a for pair in self.paired if pair.b == self.against(pair.a)]
+        return [name for name in dict.fromkeys(named) if name.partition("@")[0] not in left_out]
+
     def difference(self, a: str, b: str, metric: str) -> Paired | None:
         """a - b in one metric, whichever way round it was stored."""
-        for pair in self.paired:
+        for pair in (*self.paired, *self.reward_pairs):
             if pair.metric == metric and (pair.a, pair.b) == (a, b):
                 return pair
             if pair.metric == metric and (pair.a, pair.b) == (b, a):
                 return pair.model_copy(update={"a": a, "b": b, "mean": -pair.mean, "low": -pair.high, "high": -pair.low})
         return None
+
+
+def row_of(told: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of summary.json as a row of the page: numbers joined with their intervals, wins by one name."""
+    joined = {name: told.get(f"{name}_interval") or told.get(name) for name in ("kl", "length", "proxy")}
+    skill = {**(told.get("skill") or {}), **(told.get("skill_interval") or {})}
+    found = {"name": told["name"], "gold": told.get("gold"), "win": wins_of(told), **joined, "skill": skill}
+    return found | {"fluency": told.get("fluency") or {}}

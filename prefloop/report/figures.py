@@ -35,10 +35,11 @@ def maybe(value: float | None, words: Words, digits: int = 2) -> str:
 
 
 def interval(figure: Figure, *, as_percent: bool = False, digits: int = 2) -> str:
-    """``[low, high]`` in the unit of the mean beside it, or nothing."""
+    """``[low, high]`` in the unit of the mean beside it, or nothing. A share ends at 0 and 1, wherever a bootstrap goes."""
     if figure.low is None or figure.high is None or not figure.has_interval:
         return ""
-    ends = [percent(end).removesuffix("%") if as_percent else number(end, digits) for end in (figure.low, figure.high)]
+    low, high = (max(figure.low, 0.0), min(figure.high, 1.0)) if as_percent else (figure.low, figure.high)
+    ends = [percent(end).removesuffix("%") if as_percent else number(end, digits) for end in (low, high)]
     return brackets(*ends)
 
 

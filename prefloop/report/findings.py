@@ -21,7 +21,6 @@ from prefloop.report.figures import brackets, maybe, number, percent, signed, wi
 from prefloop.report.texts import Words
 
 AIM = 0.08  # how far below the ceiling of its own labels a reward model may stay
-UNTRAINED = ("base", "sft", "best_of_n", "ppo_overoptimised")  # what the headline does not judge
 SEEDS_FOR_AN_ORDER = 5
 
 Verdict = Literal["yes", "no", "open", "missing", "note"]
@@ -90,7 +89,14 @@ def as_curve(points: Sequence[BestOf]) -> list[CurvePoint]:
 
 
 def policy_name(name: str, words: Words) -> str:
-    return words.get(f"policy.{name}", name)
+    """``ppo`` as people call it; anything unknown as it is. A point of a sweep stands behind: ``PPO (ppo.kl=0.1)``."""
+    head, _, point = name.partition("@")
+    return words.get(f"policy.{head}", head) + (f" ({point})" if point else "")
+
+
+def in_short(data: ReportData, words: Words) -> str:
+    """The baseline in a heading or the middle of a sentence."""
+    return words.get(f"short.{data.baseline}", data.baseline)
 
 
 def metric_name(metric: str, words: Words) -> str:
@@ -98,26 +104,43 @@ def metric_name(metric: str, words: Words) -> str:
     head, _, rest = metric.replace(":", "/").replace(".", "/").partition("/")
     if head in ("skill", "skills") and rest:
         return words["metric.skill_named"].format(name=rest)
+    if head == "fluency":
+        return fluency_name(rest, words)
     return words.get(f"metric.{'skill' if head == 'skills' else metric}", metric)
 
 
+def fluency_name(figure: str, words: Words) -> str:
+    return words.get(f"fluency.{figure}", figure.replace("_", " "))
+
+
 def headline(data: ReportData, words: Words) -> Finding:
-    """Did it work: the trained policies against SFT in gold reward."""
-    trained = [row.name for row in data.rows if row.name not in UNTRAINED]
-    trained += [pair.a for pair in data.paired if pair.b == "sft" and pair.a not in (*UNTRAINED, *trained)]
-    pairs = {name: data.difference(name, "sft", "gold") for name in dict.fromkeys(trained)}
+    """Did it work: the trained policies against the baseline in gold reward."""
+    pairs = {name: data.difference(name, data.against(name), "gold") for name in data.judged()}
     verdicts = {name: direction(pair) if pair is not None else None for name, pair in pairs.items()}
     up, down, undecided = ([name for name in verdicts if verdicts[name] == kind] for kind in ("above", "below", "open"))
     rest = [name for name in verdicts if name not in up]
+    model = words.get(f"model.{data.baseline}", data.baseline)
     if up and not rest:
-        return Finding("yes", words["headline.yes"].format(up=listed(up, words)))
+        return Finding("yes", words["headline.yes"].format(up=listed(up, words), baseline=model))
     if up:
-        return Finding("open", words["headline.partly"].format(up=listed(up, words), rest=listed(rest, words)))
+        told = words["headline.partly"].format(up=listed(up, words), rest=listed(rest, words), baseline=model)
+        return Finding("open", told)
     if down:
-        return Finding("no", words["headline.no"].format(down=listed(down, words)))
+        return Finding("no", words["headline.no"].format(down=listed(down, words), baseline=model))
     if undecided:
-        return Finding("open", words["headline.open"].format(rest=listed(undecided, words)))
-    return Finding("missing", words["headline.missing"])
+        return Finding("open", words["headline.open"].format(rest=listed(undecided, words), baseline=model))
+    return Finding("missing", words[f"headline.{what_is_missing(data)}"].format(baseline=model, rest=listed(rest, words)))
+
+
+def what_is_missing(data: ReportData) -> str:
+    """Why nothing can be said of any policy."""
+    if not data.rows and not data.paired:
+        return "nothing"
+    if len(data.rows) == 1:
+        return "alone"
+    if data.rows and all(row.gold is None for row in data.rows):
+        return "no_gold"
+    return "missing" if data.judged() else "untrained"
 
 
 def listed(names: Sequence[str], words: Words) -> str:
@@ -139,24 +162,28 @@ def findings(data: ReportData, words: Words) -> list[Finding]:
 
 
 def of_gold(data: ReportData, words: Words) -> list[Finding]:
-    """Trained policies and best of n against SFT, then PPO against best of n, where both were measured."""
-    known = [row.name for row in data.rows] or ["sft", "ppo", "ppo_ptx"]
-    trained = [name for name in known if name not in UNTRAINED]
-    wanted = [(name, "sft") for name in trained] + [("best_of_n", "sft")] * ("best_of_n" in known)
-    sentences = [of_difference(data, a, b, "gold", words) for a, b in wanted]
-    if data.difference("ppo", "best_of_n", "gold"):
-        sentences.append(of_difference(data, "ppo", "best_of_n", "gold", words))
-    return sentences
+    """Trained policies and best of n against the baseline; then against each other, where that was measured."""
+    told = [
+        *(data.judged() or ["ppo", "ppo_ptx"] * (not data.rows)),
+        *(row.name for row in data.rows if is_chooser(row.name, data)),
+    ]
+    wanted = [(name, data.against(name)) for name in told]
+    wanted += [(pair.a, pair.b) for pair in data.paired if pair.metric == "gold" and {pair.a, pair.b} <= set(told)]
+    return [of_difference(data, a, b, "gold", words) for a, b in wanted]
+
+
+def is_chooser(name: str, data: ReportData) -> bool:
+    """Whether a row is best of n."""
+    return bool(data.chooser) and name.partition("@")[0] == data.chooser
 
 
 def of_skills(data: ReportData, words: Words) -> list[Finding]:
-    """PPO against PPO-ptx, skill by skill: what the pretraining term is for."""
-    metrics = dict.fromkeys(
-        pair.metric for pair in data.paired if pair.metric.startswith("skill") and {pair.a, pair.b} == {"ppo", "ppo_ptx"}
-    )
-    if not metrics and {"ppo", "ppo_ptx"} <= {row.name for row in data.rows}:
-        return [of_difference(data, "ppo_ptx", "ppo", "skill", words)]
-    return [of_difference(data, "ppo_ptx", "ppo", metric, words) for metric in metrics]
+    """PPO against PPO-ptx, skill by skill: what the pretraining term is for. Without those two, every policy against the baseline."""
+    both = {"ppo", "ppo_ptx"} <= {row.name for row in data.rows} | {name for pair in data.paired for name in (pair.a, pair.b)}
+    wanted = [("ppo_ptx", "ppo")] if both else [(name, data.against(name)) for name in data.judged()]
+    metrics = dict.fromkeys(pair.metric for pair in data.paired if pair.metric.startswith("skill"))
+    told = [of_difference(data, a, b, metric, words) for a, b in wanted for metric in metrics if data.difference(a, b, metric)]
+    return told or [of_difference(data, "ppo_ptx", "ppo", "skill", words)] * both
 
 
 def of_difference(data: ReportData, a: str, b: str, metric: str, words: Words) -> Finding:
@@ -175,12 +202,12 @@ def of_difference(data: ReportData, a: str, b: str, metric: str, words: Words) -
 
 
 def is_share(metric: str) -> bool:
-    return metric.startswith(("skill", "win"))
+    return metric.startswith(("skill", "win", "accuracy", "fluency/distinct"))
 
 
 def difference(pair: Paired, words: Words) -> str:
     """``+1.65 [1.50, 1.80]``; shares in points of a hundred."""
-    scale, digits = (100, 1) if is_share(pair.metric) else (1, 2)
+    scale, digits = (100, 1) if is_share(pair.metric) else (1, 3) if pair.metric.startswith(("loss", "fluency")) else (1, 2)
     mean, low, high = (scale * value for value in (pair.mean, pair.low, pair.high))
     written = f"{signed(mean, digits)} {brackets(number(low, digits), number(high, digits))}"
     return written + (words["points"] if is_share(pair.metric) else "")
@@ -218,20 +245,26 @@ def of_reward_model(data: ReportData, words: Words) -> Finding:
 
 
 def of_overoptimisation(data: ReportData, words: Words) -> list[Finding]:
-    """The run that is meant to show it, always; any other policy only when it does show it."""
-    curves = {name: in_order(points) for name, points in data.curves.items()} | {"best_of_n": as_curve(data.best_of_n)}
+    """The run that is meant to show it, always; any other policy only when it does show it.
+
+    A study without such a run asks it of every policy it trained.
+    """
+    curves = {name: in_order(points) for name, points in data.curves.items()} | {data.chooser: as_curve(data.best_of_n)}
+    named = dict.fromkeys((*curves, *(row.name for row in data.rows)))
+    always = [name for name in named if name.partition("@")[0] == "ppo_overoptimised"] or list(data.curves)
     sentences = []
-    for name in sorted(curves.keys() | {"ppo_overoptimised"}, key=place):
+    for name in sorted(named, key=place):
         points = curves.get(name, [])
         found = shape(points)
-        if name == "ppo_overoptimised" or found.kind == "peaked":
+        if name in always or found.kind == "peaked":
             sentences.append(of_shape(name, points, found, words))
     return sentences
 
 
-def place(name: str) -> tuple[int, str]:
-    """The order of the page: the stable names first, strangers after them by name."""
-    return (ROWS.index(name), "") if name in ROWS else (len(ROWS), name)
+def place(name: str) -> int:
+    """The order of the page: the stable names first; strangers after them, in the order of the study where a sort is stable."""
+    head = name.partition("@")[0]
+    return ROWS.index(head) if head in ROWS else len(ROWS)
 
 
 def of_shape(name: str, points: Sequence[CurvePoint], found: Shape, words: Words) -> Finding:
@@ -245,7 +278,7 @@ def of_shape(name: str, points: Sequence[CurvePoint], found: Shape, words: Words
             "last_kl": maybe(last.kl, words),
         }
         values |= {"proxy_peak": maybe(peak.proxy, words), "proxy_last": maybe(last.proxy, words)}
-    meant = name == "ppo_overoptimised"
+    meant = name.partition("@")[0] == "ppo_overoptimised"
     verdict: Verdict = (
         "missing" if found.kind in ("missing", "no_interval") else "no" if found.kind == "peaked" and not meant else "note"
     )
@@ -258,9 +291,10 @@ def gold_of(point: CurvePoint) -> str:
 
 def of_seeds(data: ReportData, words: Words) -> list[Finding]:
     """How many training runs stand behind the differences, where they are too few."""
-    if not data.paired:
+    pairs = (*data.paired, *data.reward_pairs)
+    if not pairs:
         return []
-    fewest = min(pair.n_seeds for pair in data.paired)
+    fewest = min(pair.n_seeds for pair in pairs)
     if fewest >= SEEDS_FOR_AN_ORDER:
         return []
     return [Finding("note", words["finding.one_seed"] if fewest <= 1 else words["finding.few_seeds"].format(n=fewest))]

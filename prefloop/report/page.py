@@ -5,30 +5,61 @@
 
 from collections.abc import Sequence
 
+from prefloop.report import rewards
 from prefloop.report.data import ReportData
 from prefloop.report.figures import duration
 from prefloop.report.findings import Finding, findings, headline
 from prefloop.report.markup import Html, tag
 from prefloop.report.sections import SECTIONS
 from prefloop.report.shell import document, section
-from prefloop.report.tables import every_difference, side_by_side
+from prefloop.report.tables import every_difference, how_answers_read, side_by_side
 from prefloop.report.texts import Words, words_of
+
+OF_POLICIES = ("loop", "frontier", "curves", "selection", "samples")  # sections a study of reward models has nothing for
 
 
 def render(data: ReportData, *, lang: str = "en") -> str:
     """The page as one HTML file that needs nothing else."""
     words = words_of(lang)
+    parts = parts_of(data)
     return document(
         masthead(data, words),
-        answer(headline(data, words), findings(data, words), words),
-        section("table", words["section.table"], side_by_side(data, words)),
+        *of_rewards(data, words) if data.is_of_rewards else of_policies(data, words),
         warned(data.warnings, words),
-        contents(words),
+        contents(parts, words),
         section("paired", words["section.paired"], every_difference(data, words)),
-        *(section(key, words[f"section.{key}"], make(data, words)) for key, make in SECTIONS.items()),
+        *(section(key, words[f"section.{key}"], SECTIONS[key](data, words)) for key in parts),
         tag("footer", words["page.footer"]),
         title=data.title,
         lang=lang,
+    )
+
+
+def parts_of(data: ReportData) -> list[str]:
+    """The sections of the page: all of them, except where a study never had policies. What it left out is said once."""
+    return [key for key in SECTIONS if not data.is_of_rewards or key not in OF_POLICIES]
+
+
+def of_policies(data: ReportData, words: Words) -> tuple[Html, Html]:
+    """The first screen of a study that compares policies."""
+    return (
+        answer(headline(data, words), words["headline.rule"], findings(data, words), words),
+        section("table", words["section.table"], side_by_side(data, words), how_answers_read(data, words)),
+    )
+
+
+def of_rewards(data: ReportData, words: Words) -> tuple[Html, Html]:
+    """The first screen of a study of reward models alone."""
+    missing = words["comma"].join(words[f"section.{key}"] for key in ("table", *OF_POLICIES))
+    return (
+        answer(rewards.headline(data, words), words["headline.rewards_rule"], rewards.findings(data, words), words),
+        section(
+            "table",
+            words["section.rewards"],
+            rewards.side_by_side(data, words),
+            tag("p", words["rewards.text"], class_="rule"),
+            tag("p", words["page.left_out"].format(parts=missing), class_="rule"),
+        ),
     )
 
 
@@ -38,12 +69,12 @@ def masthead(data: ReportData, words: Words) -> Html:
     return tag("header", tag("h1", data.title), tag("p", facts) if facts else None)
 
 
-def answer(verdict: Finding, sentences: Sequence[Finding], words: Words) -> Html:
-    """Did it work, and every sentence the figures allow."""
+def answer(verdict: Finding, rule: str, sentences: Sequence[Finding], words: Words) -> Html:
+    """Did it work, what that means, and every sentence the figures allow."""
     return tag(
         "section",
         tag("p", verdict.text, class_="verdict"),
-        tag("p", words["headline.rule"], class_="rule"),
+        tag("p", rule, class_="rule"),
         tag("ul", *(tag("li", finding.text, class_=finding.verdict) for finding in sentences), class_="findings"),
         id="answer",
         aria_label=words["section.findings"],
@@ -62,6 +93,6 @@ def warned(warnings: Sequence[str], words: Words) -> Html | None:
     )
 
 
-def contents(words: Words) -> Html:
-    links = [tag("li", tag("a", words[f"section.{key}"], href=f"#{key}")) for key in ("paired", *SECTIONS)]
+def contents(parts: Sequence[str], words: Words) -> Html:
+    links = [tag("li", tag("a", words[f"section.{key}"], href=f"#{key}")) for key in ("paired", *parts)]
     return tag("nav", tag("ul", *links), aria_label=words["contents"])

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from prefloop.errors import DataError, RunError
-from prefloop.report.data import ReportData, Row
+from prefloop.report.data import ReportData, row_of
 from prefloop.report.page import render
 from prefloop.report.run_page import read_run, render_runs
 
@@ -38,7 +38,7 @@ def write_page(folders: Sequence[Path], out: Path, *, language: str = "en") -> P
 
 
 def is_study(folder: Path) -> bool:
-    return (folder / DATA).is_file() or "rows" in summary_of(folder)
+    return (folder / DATA).is_file() or bool({"rows", "rewards"} & summary_of(folder).keys())
 
 
 def summary_of(folder: Path) -> dict[str, Any]:
@@ -65,17 +65,19 @@ def read_study(folder: Path) -> ReportData:
 
 def from_summary(summary: dict[str, Any], folder: Path) -> dict[str, Any]:
     """The parts of a page that summary.json has; the others are not measured."""
-    model = summary.get("reward_model") or None
+    model, rewards = summary.get("reward_model") or None, summary.get("rewards") or {}
+    pairs = ("a", "b", "metric", "mean", "low", "high", "n_prompts", "n_seeds")
     return {
         "title": summary.get("study") or folder.resolve().name,
         "seconds": summary.get("seconds"),
-        "rows": [known(row, tuple(Row.model_fields)) for row in summary["rows"]],
-        "paired": [
-            known(pair, ("a", "b", "metric", "mean", "low", "high", "n_prompts", "n_seeds")) for pair in summary.get("paired", [])
-        ],
+        "baseline": summary.get("baseline") or "sft",
+        "rows": [row_of(row) for row in summary.get("rows", [])],
+        "paired": [known(pair, pairs) for pair in summary.get("paired", [])],
         "reward_model": known(model, ("pair_accuracy", "bayes_ceiling", "gold_accuracy", "length_correlation"))
         if model
         else None,
+        "rewards": rewards.get("rows", []),
+        "reward_pairs": [known(pair, pairs) for pair in rewards.get("paired", [])],
     }
 
 

@@ -3,9 +3,9 @@
 from collections.abc import Callable, Sequence
 
 from prefloop.report.curves import curves, frontier, selection
-from prefloop.report.data import Figure, ReportData, RewardModel, Sample
-from prefloop.report.figures import duration, maybe, number, percent, whole
-from prefloop.report.findings import place, policy_name
+from prefloop.report.data import ROWS, Answer, Figure, ReportData, RewardModel, Sample
+from prefloop.report.figures import duration, number, percent, whole
+from prefloop.report.findings import fluency_name, in_short, place, policy_name
 from prefloop.report.markup import Html, cut, join, tag
 from prefloop.report.plots import ink_of
 from prefloop.report.shell import absent, folded, swatch, table
@@ -14,35 +14,37 @@ from prefloop.report.trust import reward
 
 MOST_SAMPLES = 24  # prompts on the page; the rest is in the run folder
 OPEN_SAMPLES = 3
-METRICS = ("gold", "proxy", "win_vs_sft", "kl", "length", "skill")
-TERMS = (
-    "interval",
-    "paired",
-    "overoptimisation",
-    "pair_accuracy",
-    "bayes_ceiling",
-    "gold_accuracy",
-    "calibration",
-    "length_correlation",
-)
+METRICS = ("gold", "proxy", "win", "kl", "length", "skill")  # of policies
+FLUENCY = ("nll", "distinct_1", "distinct_1_of_all")  # what stands for its neighbours, too
+OF_STUDIES = ("interval", "paired")
+OF_POLICIES = ("overoptimisation",)
+OF_REWARDS = ("pair_accuracy", "loss", "prefers_longer", "bayes_ceiling", "gold_accuracy", "calibration", "length_correlation")
 
 
 def loop(data: ReportData, words: Words) -> Html:
     """The loop as a picture, every step with what went through it."""
+    names = {"baseline": in_short(data, words), "policy": policy_name(best_known(data), words)}
     steps = [
         tag(
             "li",
             tag("b", words[f"loop.{step}"]),
-            *(tag("span", f"{words[f'loop.{key}']}: {value}") for key, value in facts.items()),
+            *(tag("span", f"{words[f'loop.{key}'].format(**names)}: {value}") for key, value in facts.items()),
         )
         for step, facts in loop_facts(data, words).items()
     ]
     return join(tag("ol", *steps, class_="loop"), tag("p", "↻ ", words["loop.again"], class_="again"))
 
 
+def best_known(data: ReportData) -> str:
+    """The policy that stands for the trained ones: PPO or PPO-ptx, else the first that was measured."""
+    measured = [name for name in data.judged() if data.row(name)]
+    return min(measured, key=place, default="ppo")
+
+
 def loop_facts(data: ReportData, words: Words) -> dict[str, dict[str, str]]:
     """What each step of the loop says, in the order of the loop."""
-    model, sft, policy = data.reward_model or RewardModel(), data.row("sft"), data.row("ppo") or data.row("ppo_ptx")
+    policy = data.row(best_known(data))
+    model, before = data.reward_model or RewardModel(), data.row(data.baseline)
     counted = {name: whole(value, words) for name, value in data.counts.model_dump().items()}
 
     def mean(figure: Figure | None, write: Callable[[float], str] = number) -> str:
@@ -56,7 +58,7 @@ def loop_facts(data: ReportData, words: Words) -> dict[str, dict[str, str]]:
         "policy": {"episodes": counted["episodes"], "kl": mean(policy.kl if policy else None)},
         "evaluate": {
             "evaluation_prompts": counted["evaluation_prompts"],
-            "before": mean(sft.gold if sft else None),
+            "before": mean(before.gold if before else None),
             "after": mean(policy.gold if policy else None),
         },
     }
@@ -88,14 +90,18 @@ def answers(sample: Sample, names: Sequence[str], words: Words) -> Html:
             tag("div", cut(answer.text, words["cut"]), class_="text", dir="auto")
             if answer.text.strip()
             else tag("p", words["samples.empty"], class_="muted"),
-            tag(
-                "small",
-                words["samples.scores"].format(gold=maybe(answer.gold, words), proxy=maybe(answer.proxy, words)),
-            ),
+            tag("small", worth(answer, words)),
         )
         for answer in sorted(sample.answers, key=lambda answer: place(answer.policy))
     ]
     return tag("div", *blocks, class_="answers")
+
+
+def worth(answer: Answer, words: Words) -> str:
+    """What the rewards that were measured think of one answer."""
+    measured = {"gold": answer.gold, "proxy": answer.proxy}
+    told = [words[f"samples.{name}"].format(value=number(value)) for name, value in measured.items() if value is not None]
+    return " · ".join(told) or words["missing"]
 
 
 def data_reports(data: ReportData, words: Words) -> Html:
@@ -144,14 +150,23 @@ def reproduce(data: ReportData, words: Words) -> Html:
 
 
 def glossary(data: ReportData, words: Words) -> Html:
-    """Every metric and every row in one line."""
-    known = {row.name for row in data.rows} | {"base", "sft", "best_of_n", "ppo", "ppo_ptx", "ppo_overoptimised"}
-    lines = [(words.get(f"metric.{name}", name), words[f"glossary.{name}"]) for name in METRICS]
-    lines += [(words[f"term.{name}"], words[f"glossary.{name}"]) for name in TERMS]
-    lines += [
-        (policy_name(name, words), words[f"glossary.{name}"]) for name in sorted(known, key=place) if f"glossary.{name}" in words
-    ]
-    return tag("dl", *(part for name, text in lines for part in (tag("dt", name), tag("dd", text))))
+    """Every metric and every row of this page in one line."""
+    names = {"baseline": words.get(f"model.{data.baseline}", data.baseline)}
+    rows = {row.name.partition("@")[0] for row in data.rows} or set(ROWS)
+    lines = [] if data.is_of_rewards else [(metric_name(name, data, words), f"glossary.{name}") for name in METRICS]
+    if any(row.fluency for row in data.rows):
+        lines += [(fluency_name(name, words), f"glossary.{name}") for name in FLUENCY]
+    terms = OF_STUDIES + (() if data.is_of_rewards else OF_POLICIES) + OF_REWARDS
+    lines += [(words[f"term.{name}"], f"glossary.{name}") for name in terms]
+    if not data.is_of_rewards:
+        known = [name for name in ROWS if name in rows]
+        lines += [(policy_name(name, words), f"glossary.{name}") for name in known]
+        lines += [(words["reference"], "glossary.baseline")]
+    return tag("dl", *(part for name, key in lines for part in (tag("dt", name), tag("dd", words[key].format(**names)))))
+
+
+def metric_name(name: str, data: ReportData, words: Words) -> str:
+    return words[f"metric.{name}"].format(baseline=in_short(data, words))
 
 
 SECTIONS: dict[str, Callable[[ReportData, Words], Html]] = {

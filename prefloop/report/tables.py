@@ -3,8 +3,20 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from prefloop.report.data import Figure, Paired, ReportData, Row
-from prefloop.report.findings import difference, direction, metric_name, place, policy_name, sample_size
+from prefloop.report.data import ROWS, Figure, Paired, ReportData, Row
+from prefloop.report.figures import number
+from prefloop.report.findings import (
+    difference,
+    direction,
+    fluency_name,
+    in_short,
+    is_chooser,
+    is_share,
+    metric_name,
+    place,
+    policy_name,
+    sample_size,
+)
 from prefloop.report.markup import Child, Html, join, tag
 from prefloop.report.plots import finite_range, ink_of
 from prefloop.report.shell import absent, cell, table, whisker
@@ -39,20 +51,45 @@ def side_by_side(data: ReportData, words: Words) -> Html:
     """One row per policy: every figure with its interval and sample size."""
     if not data.rows:
         return absent(words)
-    rows = sorted(data.rows, key=lambda row: place(row.name))
-    columns = columns_of(rows, words)
+    rows = in_page_order(data)
+    columns = columns_of(rows, in_short(data, words), words)
     scale = finite_range(*([figure.mean, figure.low, figure.high] for figure in columns[0].figures if figure)) or (0.0, 0.0)
     inks = [ink_of(row.name, [row.name for row in rows]) for row in rows]
     written = []
     for index, row in enumerate(rows):
         cells = [column.cell(index, words) for column in columns]
         cells[0] = join(cells[0], whisker(row.gold, scale, ink=inks[index]))
-        if row.name == "best_of_n" and row.kl is not None:
+        if is_chooser(row.name, data) and row.kl is not None:
             cells[2] = join("≤ ", cells[2])
-        if row.name == "sft":  # its own rate against itself says nothing
+        if row.name == data.against(row.name):  # its own rate against itself says nothing, and its distance is 0
             cells[1] = tag("span", words["reference"], class_="muted")
+            cells[2] = tag("b", number(0.0)) if row.kl else cells[2]
         written.append([row_name(row, words), *cells])
     return table([words["column.policy"], *(column.heading for column in columns)], written, class_="stacked policies")
+
+
+def in_page_order(data: ReportData) -> list[Row]:
+    """The stable names first, then the others as the study has them; the baseline before everything it is compared with."""
+    rows = sorted(data.rows, key=lambda row: place(row.name))
+    return sorted(rows, key=lambda row: row.name != data.baseline) if data.baseline not in ROWS else rows
+
+
+def how_answers_read(data: ReportData, words: Words) -> Html | None:
+    """Surprise and repetition of every policy's answers, where a study asked for them."""
+    figures = list(dict.fromkeys(name for row in data.rows for name in row.fluency))
+    if not figures:
+        return None
+    rows = in_page_order(data)
+    columns = [
+        Column(fluency_name(name, words), [row.fluency.get(name) for row in rows], is_share(f"fluency/{name}"), digits=3)
+        for name in figures
+    ]
+    written = [[row_name(row, words), *(column.cell(index, words) for column in columns)] for index, row in enumerate(rows)]
+    return join(
+        tag("h3", words["fluency.title"]),
+        table([words["column.policy"], *(column.heading for column in columns)], written, class_="stacked policies"),
+        tag("p", words["fluency.text"].format(baseline=words.get(f"model.{data.baseline}", data.baseline)), class_="rule"),
+    )
 
 
 def row_name(row: Row, words: Words) -> Html:
@@ -61,13 +98,13 @@ def row_name(row: Row, words: Words) -> Html:
     return join(name, tag("small", row.name, class_="mono") if name != row.name else None)
 
 
-def columns_of(rows: Sequence[Row], words: Words) -> list[Column]:
+def columns_of(rows: Sequence[Row], baseline: str, words: Words) -> list[Column]:
     skills = list(dict.fromkeys(name for row in rows for name in row.skill))
     named = [Column(words["column.skill"].format(name=name), [row.skill.get(name) for row in rows], True) for name in skills]
     return [
         Column(words["column.gold"], [row.gold for row in rows]),
-        Column(words["column.win"], [row.win_vs_sft for row in rows], True),
-        Column(words["column.kl"], [row.kl for row in rows]),
+        Column(words["column.win"].format(baseline=baseline), [row.win for row in rows], True),
+        Column(words["column.kl"].format(baseline=baseline), [row.kl for row in rows]),
         Column(words["column.length"], [row.length for row in rows], digits=1),
         Column(words["column.proxy"], [row.proxy for row in rows]),
         *(named or [Column(words["metric.skill"], [None for _ in rows])]),
@@ -76,10 +113,11 @@ def columns_of(rows: Sequence[Row], words: Words) -> list[Column]:
 
 def every_difference(data: ReportData, words: Words) -> Html:
     """All paired differences, also those that separate nothing."""
-    if not data.paired:
+    pairs = (*data.paired, *data.reward_pairs)
+    if not pairs:
         return absent(words)
     heads = [words[f"column.{key}"] for key in ("pair", "metric", "difference", "interval", "drawn", "n", "verdict")]
-    ordered = sorted(data.paired, key=lambda pair: (pair.metric, place(pair.a), place(pair.b)))
+    ordered = sorted(pairs, key=lambda pair: (pair.metric, place(pair.a), place(pair.b)))
     by_metric = {pair.metric: [other for other in ordered if other.metric == pair.metric] for pair in ordered}
     rows = [difference_row(pair, symmetric(by_metric[pair.metric]), words) for pair in ordered]
     return table(heads, rows, class_="stacked")

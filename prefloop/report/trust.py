@@ -4,12 +4,19 @@ from prefloop.report.data import Figure, ReportData, RewardModel
 from prefloop.report.figures import interval, number, percent, with_interval
 from prefloop.report.markup import Html, join, tag
 from prefloop.report.plots import Line, panel
+from prefloop.report.rewards import side_by_side
 from prefloop.report.shell import absent, folded, table, whisker
 from prefloop.report.texts import Words
 
 
 def reward(data: ReportData, words: Words) -> Html:
-    """Accuracy beside its ceiling, calibration, accuracy by true gap, and what length has to do with it."""
+    """Accuracy beside its ceiling, calibration, accuracy by true gap, and what length has to do with it.
+
+    Where several reward models were judged and no policy, each of them has its own.
+    """
+    measured = [row for row in data.rewards if row.trust]
+    if data.is_of_rewards and len(measured) > 1:
+        return join(*(of_one(row.name, row.trust, index, words) for index, row in enumerate(measured) if row.trust))
     model = data.reward_model
     if model is None:
         return absent(words)
@@ -20,9 +27,18 @@ def reward(data: ReportData, words: Words) -> Html:
         tile(model.gold_accuracy, words["tile.gold"], words),
         correlation_tile(model.length_correlation, words),
     ]
+    others = (tag("h3", words["section.rewards"]), side_by_side(data, words)) if len(data.rewards) > 1 else ()
     return join(
-        tag("div", *tiles, class_="tiles"), tag("div", calibration(model, words), by_gap(model, words), class_="panels two")
+        tag("div", *tiles, class_="tiles"),
+        tag("div", calibration(model, words), by_gap(model, words), class_="panels two"),
+        *others,
     )
+
+
+def of_one(name: str, model: RewardModel, index: int, words: Words) -> Html:
+    """One of several reward models: how its chances came true, and whether it is surer where it is right."""
+    drawn = tag("div", calibration(model, words, str(index)), by_gap(model, words, str(index)), class_="panels two")
+    return folded(name, drawn, is_open=index == 0)
 
 
 def tile(figure: Figure | None, text: str, words: Words, *, at: float | None = None) -> Html:
@@ -49,7 +65,7 @@ def fine_print(figure: Figure, as_percent: bool) -> Html | None:
     return tag("small", " · ".join(filter(None, parts))) if any(parts) else None
 
 
-def calibration(model: RewardModel, words: Words) -> Html:
+def calibration(model: RewardModel, words: Words, suffix: str = "") -> Html:
     heading = tag("figcaption", words["term.calibration"])
     if not model.calibration:
         return tag("figure", heading, absent(words))
@@ -59,7 +75,7 @@ def calibration(model: RewardModel, words: Words) -> Html:
     line = Line(x=[b.predicted for b in bins], y=[b.observed for b in bins], ink="best_of_n", area=[b.n / most for b in bins])
     plot = panel(
         [line],
-        name="calibration",
+        name=f"calibration{suffix}",
         title=words["term.calibration"],
         x_label=words["plot.predicted"],
         y_label=words["plot.observed"],
@@ -78,7 +94,7 @@ def calibration(model: RewardModel, words: Words) -> Html:
     )
 
 
-def by_gap(model: RewardModel, words: Words) -> Html:
+def by_gap(model: RewardModel, words: Words, suffix: str = "") -> Html:
     heading = tag("figcaption", words["term.by_gap"])
     if not model.accuracy_by_gap:
         return tag("figure", heading, absent(words))
@@ -89,7 +105,7 @@ def by_gap(model: RewardModel, words: Words) -> Html:
     line = Line(x=[b.gap for b in bins], y=shares, ink="best_of_n", has_points=True, band=band)
     plot = panel(
         [line],
-        name="gap",
+        name=f"gap{suffix}",
         title=words["plot.accuracy"],
         x_label=words[f"plot.gap_{model.gap_of}"],
         y_label=words["plot.accuracy"],

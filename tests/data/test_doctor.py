@@ -153,6 +153,21 @@ def test_what_encoding_lost_counts_against_the_limit(tmp_path):
     assert report.after_encoding() == report
 
 
+def test_answers_cut_are_a_share_of_the_answers_encoded_not_of_rows_or_of_what_is_held_out(tmp_path):
+    """Ten rows of K = 4 and a torn one; six groups are trained on: 3 of their 24 answers were cut, 1 of 6 prompts is too long."""
+    rows = [{"prompt": f"p{n}", "completions": list("abcd"), "ranks": [1, 2, 3, 4]} for n in range(10)]
+    report = check(write(tmp_path, [*rows, "{"]))
+    assert (report.n_answers, report.n_rows) == (40, 11)
+    encoded = report.after_encoding(truncated_answers=3, prompts_too_long=1, answers=24, prompts=6)
+    assert_close(encoded.share_lost, 1 / 11 + 3 / 24 + 1 / 6)
+    assert_close(report.after_encoding(truncated_answers=3).share_lost, 1 / 11 + 3 / 40)  # all were encoded
+    one_of_nineteen = check(write(tmp_path, rows)).after_encoding(truncated_answers=1, answers=19)
+    one_of_twenty = check(write(tmp_path, rows)).after_encoding(truncated_answers=1, answers=20)
+    one_of_twenty.refuse_if_too_many_dropped()
+    with pytest.raises(DataError, match=r"5\.3% of the data .* at most 5\.0%"):
+        one_of_nineteen.refuse_if_too_many_dropped()
+
+
 def test_prompts_in_both_sides_of_a_split_are_counted_once_each(tmp_path):
     reading = read_groups(write(tmp_path, [pair("p"), pair("q"), pair("q", "c"), pair("r")]))
     p, q, q2, r = reading.records

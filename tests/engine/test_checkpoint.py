@@ -53,19 +53,28 @@ def test_the_newest_is_found_and_only_the_last_two_are_kept(tmp_path):
     assert checkpoint.newest(tmp_path).step == 11
 
 
-@pytest.mark.parametrize("damage", ["cut", "flipped", "missing", "no marker", "torn marker"])
+@pytest.mark.parametrize(
+    "damage",
+    ["cut", "flipped", "missing", "no marker", "torn marker", "empty marker", "marker without a part", "marker of nothing"],
+)
 def test_damage_of_any_kind_is_said_and_the_one_before_is_used(tmp_path, damage, capsys):
     save(tmp_path, 1)
     save(tmp_path, 2)
     hurt = tmp_path / "step-00000002"
     part = hurt / "learner.pt"
     content = part.read_bytes()
+    sums = json.loads((hurt / "COMPLETE").read_text())
     {
         "cut": lambda: part.write_bytes(content[:-1]),
         "flipped": lambda: part.write_bytes(content[:99] + bytes([content[99] ^ 1]) + content[100:]),
         "missing": lambda: part.unlink(),
         "no marker": lambda: (hurt / "COMPLETE").unlink(),
         "torn marker": lambda: (hurt / "COMPLETE").write_text('{"learner.pt": "12'),
+        "empty marker": lambda: (hurt / "COMPLETE").write_text("{}"),
+        "marker without a part": lambda: (hurt / "COMPLETE").write_text(
+            json.dumps({name: value for name, value in sums.items() if name != "learner.pt"})
+        ),
+        "marker of nothing": lambda: (hurt / "COMPLETE").write_text("null"),
     }[damage]()
     assert checkpoint.newest(tmp_path).step == 1
     assert "checkpoint step-00000002 is damaged (" in capsys.readouterr().err
@@ -132,4 +141,11 @@ def test_a_checkpoint_of_a_newer_format_is_not_guessed_at(tmp_path):
     sums = json.loads((folder / "COMPLETE").read_text())
     (folder / "COMPLETE").write_text(json.dumps({**sums, "about.json": checkpoint.sum_of(folder / "about.json")}))
     with pytest.raises(RunError, match="has format_version 2, this prefloop reads 1 and older"):
+        checkpoint.newest(tmp_path)
+
+
+def test_a_marker_that_does_not_vouch_for_every_file_makes_none_of_them_count(tmp_path):
+    save(tmp_path, 1)
+    (tmp_path / "step-00000001" / "COMPLETE").write_text("{}")
+    with pytest.raises(RunError, match=r"COMPLETE does not list about\.json, controls\.pt, learner\.pt"):
         checkpoint.newest(tmp_path)

@@ -2,20 +2,21 @@ import json
 import math
 import os
 import threading
+from pathlib import Path
 
 import pytest
 import torch
 import yaml
 
 from prefloop.config import Config, Options
-from prefloop.engine import checkpoint
+from prefloop.engine import checkpoint, lock
 from prefloop.engine.forecast import forecast
 from prefloop.engine.learner import Learner, Term
 from prefloop.engine.lineage import hash_of
-from prefloop.engine.lock import take_lock
+from prefloop.engine.lock import release_lock, remove_folder, take_lock
 from prefloop.engine.plan import Plan
 from prefloop.engine.run import open_run, read_summary
-from prefloop.errors import ConfigError, Interrupted, RunError
+from prefloop.errors import ConfigError, DataError, Interrupted, RunError
 from tests.engine.test_checkpoint import a_full_disk
 from tests.engine.toy import Toy, ToyConfig, main, of_text, text
 from tests.helpers import assert_close
@@ -110,14 +111,20 @@ def test_with_nothing_to_resume_a_run_begins_and_says_so(tmp_path, capsys):
     assert capsys.readouterr().err == ""
 
 
+def begun(folder) -> None:
+    """A run with something to lose."""
+    with opened(folder) as run:
+        run.log(0, {"loss": 1.0})
+
+
 def test_another_method_does_not_go_on_with_a_run(tmp_path):
-    opened(tmp_path).close()
+    begun(tmp_path)
     with pytest.raises(ConfigError, match="holds a run of toy, not of other"):
         open_run("other", Outer(), Options(out=tmp_path, resume=True, device="cpu"), seed=5)
 
 
 def test_nested_settings_and_the_seed_are_compared_too(tmp_path):
-    opened(tmp_path).close()
+    begun(tmp_path)
     with pytest.raises(ConfigError) as refusal:
         opened(tmp_path, resume=True, config=Outer(optim=Inner(lr=1.0)), seed=6)
     assert str(refusal.value).splitlines()[1:3] == [
@@ -144,7 +151,7 @@ def test_a_worker_that_outlives_its_run_does_not_keep_its_lock(children):
 
 
 def test_a_refused_run_lets_go_of_its_lock(tmp_path):
-    opened(tmp_path).close()
+    begun(tmp_path)
     with pytest.raises(ConfigError, match="other settings"):
         opened(tmp_path, resume=True, config=Outer(steps=9))
     opened(tmp_path, resume=True).close()
@@ -256,3 +263,153 @@ def test_the_toy_method_learns(tmp_path):
     losses = [json.loads(line).get("square/loss") for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert_close(min(loss for loss in losses if loss), losses[-2])
     assert losses[-2] < losses[1] / 2
+
+
+# ------------------------------------------------------------------------------------------------------ starts that came to nothing
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_start_that_came_to_nothing_gives_way_to_other_settings_and_the_run_says_so(tmp_path, capsys, resume):
+    with pytest.raises(DataError), opened(tmp_path, config=Outer(steps=9)) as run:
+        run.write_json("data.json", {})
+        raise DataError("nowhere.jsonl")
+    capsys.readouterr()
+    with opened(tmp_path, resume=resume, seed=6) as run:
+        assert run.finished is None and run.checkpoint is None
+    assert capsys.readouterr().err.splitlines() == [
+        f"an earlier start in {tmp_path} came to nothing: starting at the beginning, with other settings",
+        "  steps: 9 then, 4 now",
+        "  seed: 5 then, 6 now",
+    ]
+    assert yaml.safe_load((tmp_path / "config.yaml").read_text())["steps"] == 4
+    meta = json.loads((tmp_path / "meta.json").read_text())
+    assert meta["seed"] == 6 and "resumed" not in meta
+
+
+def test_with_the_same_settings_it_is_said_too_and_a_damaged_meta_json_of_such_a_start_does_not_matter(tmp_path, capsys):
+    opened(tmp_path).close()
+    opened(tmp_path).close()
+    (tmp_path / "meta.json").write_text("{")
+    opened(tmp_path).close()
+    assert capsys.readouterr().err == f"an earlier start in {tmp_path} came to nothing: starting at the beginning\n" * 2
+
+
+@pytest.mark.parametrize("left", ["metrics.jsonl", "samples.jsonl", "checkpoints/step-00000001/learner.pt", "summary.json"])
+def test_what_has_something_to_lose_does_not_give_way(tmp_path, left):
+    opened(tmp_path).close()
+    (tmp_path / left).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / left).write_text("{}\n")
+    with pytest.raises(ConfigError, match="other settings"):
+        opened(tmp_path, resume=True, config=Outer(steps=9))
+    with pytest.raises(ConfigError, match="go on with --resume, or choose another --out"):
+        opened(tmp_path)
+    assert (tmp_path / left).read_text() == "{}\n"
+
+
+def test_a_file_that_a_broken_off_run_wrote_is_replaced_only_where_resume_says_so(tmp_path):
+    opened(tmp_path).close()
+    (tmp_path / "completions.jsonl").write_text("{}\n")
+    with pytest.raises(ConfigError, match="holds a run that can be gone on with"):
+        opened(tmp_path)
+    opened(tmp_path, resume=True, config=Outer(steps=9)).close()
+    assert yaml.safe_load((tmp_path / "config.yaml").read_text())["steps"] == 9
+
+
+# ------------------------------------------------------------------------------------------------------ places and damaged files
+
+
+def below_a_file(folder: Path) -> Path:
+    (folder / "file").touch()
+    return folder / "file" / "run"
+
+
+def a_loop(folder: Path) -> Path:
+    (folder / "loop").unlink(missing_ok=True)
+    (folder / "loop").symlink_to(folder / "loop")
+    return folder / "loop"
+
+
+PLACES = {
+    "below a file": (below_a_file, "Not a directory"),
+    "in a loop": (lambda folder: a_loop(folder) / "run", "symbolic links"),
+    "a loop": (a_loop, ""),
+    "a long name": (lambda folder: folder / ("x" * 300), "File name too long"),
+    "below a long name": (lambda folder: folder / ("x" * 300) / "run", "File name too long"),
+}
+
+
+@pytest.mark.parametrize("resume", [False, True])
+@pytest.mark.parametrize("case", PLACES)
+def test_a_place_that_cannot_hold_a_run_is_refused_in_words(tmp_path, case, resume):
+    place, why = PLACES[case]
+    with pytest.raises(ConfigError, match=rf"cannot be written to: .*{why}.*\n  choose another --out"):
+        opened(place(tmp_path), resume=resume)
+
+
+def test_a_run_is_not_gone_on_with_when_nobody_can_tell_where_it_began(tmp_path):
+    begun(tmp_path)
+    whole = json.loads((tmp_path / "meta.json").read_text())
+    kept = {"method": "toy", "seed": 5, "parents": {"data": 1}, "versions": {}, "machine": {}}
+    for content, told in {
+        "{": "missing or damaged",
+        "[]": "missing or damaged",
+        '{"format_version": "one"}': "missing or damaged",
+        '{"format_version": 1}': r"does not say where it began \(method, seed, parents, versions, machine\)",
+        json.dumps({**whole, "parents": []}): r"\(parents\)",
+        json.dumps({"format_version": 1, **kept}): r"\(parents\)",
+    }.items():
+        (tmp_path / "meta.json").write_text(content)
+        with pytest.raises(ConfigError, match=told):
+            opened(tmp_path, resume=True)
+        assert (tmp_path / "meta.json").read_text() == content
+
+
+@pytest.mark.parametrize("content", ["{", "[]", ""])
+def test_a_torn_summary_is_named_with_the_way_to_another(tmp_path, content):
+    opened(tmp_path).close()
+    (tmp_path / "summary.json").write_text(content)
+    for look in (lambda: read_summary(tmp_path), lambda: opened(tmp_path, resume=True)):
+        with pytest.raises(ConfigError, match=r"summary\.json is damaged: .*\n  remove that file and run .* with --resume"):
+            look()
+
+
+def test_a_line_of_figures_that_is_none_is_named(tmp_path):
+    with opened(tmp_path) as run:
+        run.log(0, {"loss": 1.0})
+        for garbage in (b"{oops\n", b"\xff\xfe\n"):
+            (tmp_path / "metrics.jsonl").write_bytes(b'{"step": 0}\n' + garbage)
+            with pytest.raises(DataError, match=r"metrics\.jsonl:2 is no line of figures"):
+                run.history()
+
+
+# ------------------------------------------------------------------------------------------------------ removing a folder
+
+
+def test_a_folder_that_is_being_written_is_not_removed(tmp_path):
+    (tmp_path / "run").mkdir()
+    held = take_lock(tmp_path / "run")
+    (tmp_path / "run" / "model").touch()
+    with pytest.raises(ConfigError, match="is being written by process"):
+        remove_folder(tmp_path / "run")
+    assert (tmp_path / "run" / "model").exists()
+    release_lock(held)
+    remove_folder(tmp_path / "run")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_who_waited_at_the_door_of_a_removed_folder_locks_the_one_that_is_there_now(tmp_path, monkeypatch):
+    """It opened the file before the folder went, and gets its lock afterwards."""
+    folder = tmp_path / "run"
+    opens = []
+
+    def flock(file, how, plain=lock.fcntl.flock):
+        opens.append(file)
+        if len(opens) == 1:
+            folder.rename(tmp_path / "gone")
+        plain(file, how)
+
+    monkeypatch.setattr(lock.fcntl, "flock", flock)
+    file = take_lock(folder)
+    assert len(opens) == 2 and opens[0].closed
+    assert os.fstat(file.fileno()).st_ino == (folder / "lock").stat().st_ino
+    release_lock(file)

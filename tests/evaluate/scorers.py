@@ -16,3 +16,12 @@ def words(prompts: Sequence[Prompt], completions: Sequence[Completion]) -> list[
 
 def fewer_words(prompts: Sequence[Prompt], completions: Sequence[Completion]) -> list[float]:
     return [-value for value in words(prompts, completions)]
+
+
+def nothing(prompts: Sequence[Prompt], completions: Sequence[Completion]) -> list[float]:
+    """What a model answers whose weights are no numbers."""
+    return [float("nan")] * len(completions)
+
+
+def fails(prompts: Sequence[Prompt], completions: Sequence[Completion]) -> list[float]:
+    raise LookupError("no such word")

@@ -16,6 +16,7 @@ from prefloop.models.load import load_policy, save_model
 from prefloop.models.sampling import sample
 from prefloop.ops.logprobs import span_mask
 from prefloop.stats.best_of_n import best_of_n_kl
+from prefloop.stats.intervals import mean_interval
 from prefloop.world.toy import kl
 from tests.helpers import assert_close
 from tests.methods.toy import WORLD, gold, options, plain, table, toy, toy_encoder
@@ -128,7 +129,9 @@ def test_wins_mirror_each_other_ties_count_half_and_against_itself_everyone_wins
     one, other = (json.loads((tmp_path / name / "per_prompt.json").read_text()) for name in "ab")
     assert_close(one["base"]["win"], [1 - share for share in other["sft"]["win"]])
     assert_close(one["sft"]["win"], [0.5] * 8)
-    assert row(against_sft, "sft")["win_vs_sft"]["mean"] == row(against_base, "base")["win_vs_sft"]["mean"] == 0.5
+    assert row(against_sft, "sft")["win_vs_sft"]["mean"] == row(against_base, "base")["win_vs_base"]["mean"] == 0.5
+    assert (against_sft["baseline"], against_base["baseline"]) == ("sft", "base")
+    assert "win_vs_sft" not in row(against_base, "base")
     assert row(against_sft, "base")["win_vs_sft"]["mean"] < 0.5  # demonstrations taught something
     assert row(against_sft, "sft")["kl"] < 1e-9 < row(against_sft, "base")["kl"]
 
@@ -162,6 +165,21 @@ def test_the_row_of_best_of_n_is_the_last_point_of_its_curve(with_best_of):
     assert_close(own["gold"]["mean"], points[-1]["gold"])
     assert_close([own["gold"]["low"], own["gold"]["high"]], [points[-1]["low"], points[-1]["high"]])
     assert_close(own["kl"], best_of_n_kl(6))
+
+
+def test_its_learned_score_is_measured_and_its_bound_has_no_interval(with_best_of):
+    summary, per_prompt, _ = with_best_of
+    own = row(summary, "best_of_n")
+    assert_close(own["proxy"], summary["best_of_n"][-1]["proxy"])
+    assert own["kl_interval"] is None and own["proxy_interval"]["n"] == 8
+    assert_close(own["kl"], per_prompt["best_of_n"]["kl"][0])
+
+
+def test_of_another_policy_than_the_baseline_it_has_no_distance(tmp_path):
+    reward = str(toy() / "reward" / "model")
+    summary = evaluated(tmp_path, reward=reward, baseline="base", best_of={"policy": "sft", "n": 2})
+    assert row(summary, "best_of_n")["kl"] is None  # the bound is on the distance from sft
+    assert row(summary, "sft")["kl"] > 0
 
 
 def test_the_proxy_climbs_with_n_and_the_distance_is_that_of_the_formula(with_best_of):
@@ -204,8 +222,15 @@ def test_rows_stand_in_the_order_given_with_best_of_n_after_its_policy(with_best
     for line in summary["rows"]:
         values = per_prompt[line["name"]]
         assert_close(line["gold"]["mean"], np.mean(values["gold"]))
-        assert_close(line["length"], np.mean(values["length"]))
         assert line["gold"]["n"] == 8
+        for figure in ("kl", "length", "proxy"):
+            assert_close(line[figure], np.mean(values[figure]))
+    for line in summary["rows"][:2]:  # best-of-n has a bound
+        for figure in ("kl", "length", "proxy"):
+            expected = mean_interval(per_prompt[line["name"]][figure])
+            told = line[f"{figure}_interval"]
+            assert_close([told["mean"], told["low"], told["high"]], [expected.mean, expected.low, expected.high])
+            assert told["n"] == 8
     shown = json.loads((out / "samples.json").read_text())
     assert [answer["policy"] for answer in shown[0]["answers"]] == ["base", "sft", "best_of_n"]
     assert len(shown) == 6 and shown[0]["prompt"] == WORLD.prompts[0].text
@@ -219,6 +244,21 @@ def test_a_policy_may_have_a_proxy_of_its_own(tmp_path):
 
 def test_the_first_n_prompts_are_asked(tmp_path):
     assert evaluated(tmp_path, n=5)["prompts"] == 5
+
+
+def test_without_gold_what_can_be_measured_is_and_the_rest_is_null(tmp_path):
+    reward = str(toy() / "reward" / "model")
+    summary = evaluated(tmp_path, gold="", reward=reward, best_of={"policy": "sft", "n": 4})
+    for line in summary["rows"]:
+        assert line["gold"] is None and line["win_vs_sft"] is None
+        assert line["length"] > 0 and line["proxy_interval"]["low"] <= line["proxy"] <= line["proxy_interval"]["high"]
+    assert {(pair["a"], pair["metric"]) for pair in summary["paired"]} == {("base", "proxy"), ("best_of_n", "proxy")}
+    assert all(point["gold"] is None for point in summary["best_of_n"])
+    assert set(summary["proxy_trust"]) == {"length_correlation"}
+    shown = json.loads((tmp_path / "samples.json").read_text())
+    assert all("gold" not in answer for line in shown for answer in line["answers"])
+    proxies = {"base": "python:tests.methods.toy:against_gold"}
+    assert evaluated(tmp_path / "two", gold="", reward=reward, proxies=proxies)["paired"] == []  # two scores have no difference
 
 
 @pytest.mark.parametrize(

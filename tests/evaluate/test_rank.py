@@ -8,6 +8,7 @@ import pytest
 from prefloop.config import Options
 from prefloop.data.read import read_groups
 from prefloop.data.write import write_groups
+from prefloop.errors import RunError
 from prefloop.evaluate.rank import RankConfig, ceilings, main, name_of, rank, spread
 from prefloop.records import Completion, Group, Prompt
 from tests.helpers import assert_close
@@ -97,3 +98,11 @@ def test_the_command_writes_rankings_that_are_read_back(tmp_path):
     deviations = [-7 / 3, -1 / 3, 8 / 3]  # of i + 1, i + 3, i + 6 from their mean
     assert_close(summary["temperature"], 0.3 * math.sqrt(sum(d * d for d in deviations) / 3))
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["bayes_ceiling"] == summary["bayes_ceiling"]
+
+
+def test_a_taste_that_is_no_number_ends_the_run_before_anything_is_written(tmp_path):
+    write_groups(tmp_path / "completions.jsonl", [group("p", "a", "b")])
+    config = RankConfig.of(reward="python:tests.evaluate.scorers:nothing", data=str(tmp_path / "completions.jsonl"))
+    with pytest.raises(RunError, match="gave 2 of 2 completions no finite number"):
+        main(config, Options(out=tmp_path / "run"))
+    assert not (tmp_path / "run" / "rankings.jsonl").exists()

@@ -1,7 +1,7 @@
 import json
 import math
 
-from prefloop.evaluate.rewards import read_per_prompt, side_by_side
+from prefloop.evaluate.rewards import pooled_accuracy, read_per_prompt, side_by_side
 from prefloop.records import Completion, Group, Prompt, Ranking
 from prefloop.stats.pair_accuracy import by_prompt
 from tests.helpers import assert_close
@@ -25,6 +25,7 @@ def test_figures_of_a_prompt_are_means_over_its_pairs():
     groups = [ranked("p", "long one", "mid", "short"), ranked("q", "b", "a"), ranked("r", "z")]
     told = by_prompt(groups, [[2.0, 2.0, 1.0], [0.0, 1.0], [5.0]])
     assert told["prompt"] == [groups[0].prompt.id, groups[1].prompt.id]  # r has no pair
+    assert told["pairs"] == [3, 1]
     assert_close(told["accuracy"], [(0.5 + 1 + 1) / 3, 0.0])
     per_pair = [math.log(2), math.log(1 + math.exp(-1)), math.log(1 + math.exp(-1))]
     assert_close(told["loss"], [sum(per_pair) / 3, math.log(1 + math.e)])
@@ -66,3 +67,14 @@ def test_a_run_that_held_nothing_out_has_nothing_to_show(tmp_path):
     assert read_per_prompt(tmp_path) is None
     (tmp_path / "per_prompt.json").write_text(json.dumps(table(["a"], [1.0], [0.1])))
     assert read_per_prompt(tmp_path) == table(["a"], [1.0], [0.1])
+
+
+def test_pooled_over_pairs_a_long_ranking_weighs_more_and_seeds_weigh_the_same():
+    one = table(["a", "b"], [1.0, 0.0], [0, 0]) | {"pairs": [6, 2]}  # 6 of 8 pairs
+    other = table(["c", "d", "e"], [0.5, 0.5, 0.5], [0, 0, 0]) | {"pairs": [2, 4, 6]}  # 6 of 12
+    told = pooled_accuracy([one, other])
+    assert_close(told["mean"], (6 / 8 + 6 / 12) / 2)
+    assert (told["n"], told["n_prompts"], told["n_seeds"]) == (20, 2, 2)
+    assert told["low"] < told["mean"] < told["high"]
+    steady = pooled_accuracy([other, other])  # every prompt has the same share, however many pairs
+    assert_close([steady["low"], steady["high"]], [0.5, 0.5])

@@ -3,9 +3,11 @@
 import json
 
 import numpy as np
+import pytest
 
 from prefloop.data.read import read_groups
 from prefloop.data.write import write_groups
+from prefloop.errors import RunError
 from prefloop.evaluate.score import ScoreConfig, main
 from prefloop.models.scorer import load_scorer
 from tests.helpers import assert_close
@@ -47,3 +49,11 @@ def test_completions_nobody_ranked_are_scored_too(tmp_path):
     summary, lines = scored(tmp_path / "out", data=tmp_path / "unranked.jsonl", reward="python:tests.methods.toy:gold")
     assert len(lines) == summary["completions"] == 12
     assert "pair_accuracy" not in summary
+
+
+def test_a_score_that_is_no_number_ends_the_run_before_anything_is_written(tmp_path):
+    with pytest.raises(RunError, match="gave 800 of 800 completions no finite number"):
+        scored(tmp_path, reward="python:tests.evaluate.scorers:nothing")
+    assert not (tmp_path / "scores.jsonl").exists() and not (tmp_path / "summary.json").exists()
+    summary, _ = scored(tmp_path, reward="python:tests.evaluate.scorers:words")  # mended, in the same folder
+    assert summary["completions"] == 800

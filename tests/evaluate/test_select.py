@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from prefloop.engine.randomness import derived_seed
-from prefloop.errors import ConfigError, DataError
+from prefloop.errors import ConfigError, DataError, RunError
 from prefloop.evaluate.select import SelectConfig, main
 from prefloop.models.load import load_policy
 from prefloop.models.sampling import sample
@@ -81,3 +81,26 @@ def test_what_is_no_finished_sft_run_is_refused(tmp_path, disagreement):
     (disagreement / "summary.json").unlink()
     with pytest.raises(ConfigError, match="is not finished; go on with --resume"):
         selected(tmp_path / "b", run=disagreement, reward=LONG)
+
+
+def test_a_reward_that_is_no_number_chooses_nothing(tmp_path):
+    with pytest.raises(RunError, match="completions no finite number"):
+        selected(tmp_path, reward="python:tests.evaluate.scorers:nothing")
+    assert not (tmp_path / "model").exists() and not (tmp_path / "summary.json").exists()
+
+
+def test_gold_does_not_choose(tmp_path):
+    with pytest.raises(ConfigError, match="reward = 'world:en' is the world's gold, which no choice between models may see"):
+        selected(tmp_path, reward="world:en")
+
+
+def test_what_an_interrupted_choice_has_left_is_not_mixed_with_the_next(tmp_path):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "model-00002-of-00002.safetensors").touch()
+    (tmp_path / "config.yaml").write_text("seed: 0\n")
+    again = SelectConfig.of(
+        **plain({"run": toy() / "sft", "prompts": toy() / "prompts.jsonl", "max_new_tokens": 2, "reward": LONG})
+    )
+    chosen = main(again, options(tmp_path, resume=True))["chosen_epoch"]
+    names = {path.name for path in (toy() / "sft" / "epochs" / str(chosen)).iterdir()}
+    assert {path.name for path in (tmp_path / "model").iterdir()} == names

@@ -12,11 +12,12 @@ from torch import nn
 from prefloop.engine.learner import Learner, Term
 from prefloop.errors import ConfigError, RunError
 from prefloop.methods import ppo
-from prefloop.methods.ppo import Controls, PPOConfig, credit, earned, of_both, of_returns, of_rollouts, refuse_if_off_policy
+from prefloop.methods.ppo import Controls, PPOConfig, credit, earned, logprobs_at, of_both, of_returns, of_rollouts
 from prefloop.models.batch import RolloutBatch, Samples
 from prefloop.models.critic import Critic, load_critic
 from prefloop.models.heads import policy_logprobs, sequence_rewards, without_dropout
 from prefloop.models.load import load_policy, load_reward, save_model
+from prefloop.models.on_policy import refuse_if_off_policy
 from prefloop.models.sampling import sample
 from prefloop.ops.logprobs import span_mask
 from tests.helpers import assert_close
@@ -143,26 +144,31 @@ def as_minibatch(samples: Samples) -> RolloutBatch:
     )  # fmt: skip
 
 
+def look_at(policy: nn.Module, minibatch: RolloutBatch, temperature: float = 1.0) -> None:
+    """As a run does before its first update."""
+    refuse_if_off_policy(policy, partial(logprobs_at, policy, minibatch), minibatch.old_logprobs, temperature=temperature)
+
+
 @pytest.mark.parametrize("architecture", tiny.ARCHITECTURES)
 def test_answers_a_policy_drew_are_its_own(architecture):
     policy = without_dropout(tiny.policy(architecture))
     minibatch = as_minibatch(drawn(policy, tiny.encoder(template="plain"), temperature=0.7))
-    refuse_if_off_policy(policy.train(), minibatch, config(temperature=0.7))
+    look_at(policy.train(), minibatch, temperature=0.7)
 
 
 def test_dropout_is_named_as_the_cause():
     policy = tiny.policy("gpt2")
     minibatch = as_minibatch(drawn(policy, tiny.encoder(template="plain")))
-    refuse_if_off_policy(policy.eval(), minibatch, config())
-    with pytest.raises(RunError, match=r"must be 1 within 1e-4(.|\n)*likely cause: dropout is on"):
-        refuse_if_off_policy(policy.train(), minibatch, config())
+    look_at(policy.eval(), minibatch)
+    with pytest.raises(RunError, match=r"must be 1 within 0\.0001(.|\n)*likely cause: dropout is on"):
+        look_at(policy.train(), minibatch)
 
 
 def test_low_precision_is_named_as_the_cause():
     minibatch = as_minibatch(drawn(tiny.policy(), tiny.encoder(template="plain")))
     policy: nn.Module = tiny.policy()
     with pytest.raises(RunError, match="likely cause: the weights are not float32"):
-        refuse_if_off_policy(policy.to(torch.bfloat16), minibatch, config())
+        look_at(policy.to(torch.bfloat16), minibatch)
 
 
 def test_a_sampler_that_ignores_the_temperature_is_found_out_by_the_run(tmp_path, monkeypatch):
@@ -184,9 +190,23 @@ def test_before_the_first_update_the_ratio_is_1_nothing_is_clipped_and_the_loss_
     line = history(tmp_path)[0]
     assert_close(torch.tensor([line["val/ratio"], line["policy/clipfrac_avg"]]), [1.0, 0.0])
     assert_close(torch.tensor([line["policy/approxkl_avg"], line["loss/policy_avg"]]), [0.0, 0.0])
-    assert_close(
-        torch.tensor([line["objective/kl"], line["objective/kl_k1"]]), [0.0, 0.0]
-    )  # the reference has the temperature too
+    distances = [line["objective/kl"], line["objective/kl_k3"]]  # the reference has the temperature too
+    assert_close(torch.tensor(distances), [0.0, 0.0])
+
+
+@pytest.mark.parametrize("critic", ["policy", "trunk"])
+def test_figures_of_tokens_are_means_over_tokens_under_a_constant_divisor_too(tmp_path, critic):
+    """Both weigh all tokens alike; the constant's weights do not sum to one. Figures of an only update are from before it."""
+    once = {"rounds": 1, "epochs": 1, "minibatch": 64, "critic": critic}
+    for weights in ("token_mean", "constant"):
+        run_ppo(tmp_path / weights, weights=weights, **once)
+    expected, found = (history(tmp_path / weights)[0] for weights in ("token_mean", "constant"))
+    names = ("val/ratio", "ratio_gap", "policy/approxkl_avg", "policy/clipfrac_avg")
+    names += ("critic/error", "critic/value", "val/clipfrac_avg")
+    assert_close(torch.tensor([found[name] for name in names]), [expected[name] for name in names])
+    assert_close(torch.tensor(found["val/ratio"]), 1.0)
+    assert found["critic/error"] > 0.01 and abs(found["loss/value_avg"] - expected["loss/value_avg"]) > 1e-3
+    assert "counted" not in found
 
 
 # ------------------------------------------------------------------------------------------------------ the pretraining term
@@ -267,7 +287,7 @@ def test_the_price_follows_the_distance_as_ziegler_has_it(tmp_path):
     price = 0.2
     for line in lines:
         assert_close(line["kl_price"], price)
-        error = max(-0.2, min(0.2, line["objective/kl_k1"] / 0.05 - 1))
+        error = max(-0.2, min(0.2, line["objective/kl"] / 0.05 - 1))
         price *= 1 + error * 16 / 40
     assert lines[-1]["kl_price"] != 0.2
 
@@ -360,9 +380,8 @@ def test_on_a_shared_trunk_the_value_loss_reaches_the_policy():
 
 def test_the_critics_of_a_run_learn(tmp_path):
     for kind in ("reward", "policy"):
-        run_ppo(
-            tmp_path / kind, critic=kind, rounds=6, k=8, minibatch=16, epochs=4, optim={"lr": 1e-6}, critic_optim={"lr": 5e-3}
-        )
+        rates = {"optim": {"lr": 1e-6}, "critic_optim": {"lr": 5e-3}}
+        run_ppo(tmp_path / kind, critic=kind, rounds=3, k=8, minibatch=32, epochs=8, **rates)
         lines = history(tmp_path / kind)
         assert lines[-1]["val/explained_variance"] > lines[0]["val/explained_variance"]
 
@@ -376,6 +395,8 @@ def test_the_average_is_exported_where_there_is_one_and_the_last_weights_where_t
     last = run_ppo(tmp_path / "last", **single)
     average = run_ppo(tmp_path / "average", ema=0.75, **single)
     assert (last["weights"], average["weights"]) == ("last round", "exponential moving average")
+    said = "figures: of the last round's answers, drawn before its updates"  # those of other weights than the exported
+    assert last["figures"] == said.removeprefix("figures: ") and said in (tmp_path / "last" / "model" / "README.md").read_text()
     start, updated, averaged = (
         load_file(folder / "model.safetensors")
         for folder in (toy() / "sft" / "model", tmp_path / "last" / "model", tmp_path / "average" / "model")
@@ -435,8 +456,8 @@ def test_the_split_of_the_reward_adds_up(tmp_path):
     run_ppo(tmp_path, normalise=False, missing_eos="keep", kl=0.3, optim={"lr": 5e-3})
     line = history(tmp_path)[-1]
     assert_close(torch.tensor(line["objective/rlhf_reward"]), line["objective/scores"] + line["objective/non_score_reward"])
-    assert_close(torch.tensor(line["objective/non_score_reward"]), -0.3 * line["objective/kl_k1"])
-    assert line["objective/kl"] > 0
+    assert_close(torch.tensor(line["objective/non_score_reward"]), -0.3 * line["objective/kl"])
+    assert line["objective/kl_k3"] > 0
 
 
 def test_a_reference_with_other_tokens_is_refused(tmp_path):
@@ -460,5 +481,5 @@ def test_the_distance_is_measured_from_the_reference_at_the_temperature_of_the_a
     with torch.no_grad():
         expected = policy_logprobs(load_policy(toy() / "base"), samples.tokens, is_response, temperature=0.6)
     assert_close(ref_logprobs, expected)
-    assert_close(torch.tensor(history(tmp_path)[0]["objective/kl_k1"]), (samples.logprobs - expected).sum(1).mean())
-    assert history(tmp_path)[0]["objective/kl"] > 0.1
+    assert_close(torch.tensor(history(tmp_path)[0]["objective/kl"]), (samples.logprobs - expected).sum(1).mean())
+    assert history(tmp_path)[0]["objective/kl_k3"] > 0.1

@@ -17,12 +17,12 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from prefloop.config import Options
 from prefloop.data.write import write_demonstrations, write_groups, write_prompts
-from prefloop.methods import ppo, reward, sft
+from prefloop.methods import dpo, ppo, reinforce, relearn, reward, rrhf, sft
 from prefloop.models.encode import Encoder
 from prefloop.models.heads import policy_logprobs
 from prefloop.models.load import load_policy, save_model
 from prefloop.models.tokenizer import new_llama
-from prefloop.records import Completion, Prompt
+from prefloop.records import Completion, Group, Prompt
 from prefloop.world.toy import TOKENS, ToyAnnotator, ToyWorld
 
 WORLD = ToyWorld()
@@ -80,7 +80,19 @@ def write_toy(folder: Path, *, seed: int = 0, n: int = 400) -> Path:
     (folder / "corpus.txt").write_text("\n".join(WORLD.corpus(n, seed=seed)) + "\n")
     groups = WORLD.groups(WORLD.demonstration_logprobs, n // 2, k=4, seed=seed)
     write_groups(folder / "rankings.jsonl", WORLD.annotated(groups, [ToyAnnotator()], seed=seed))
+    write_groups(folder / "samples.jsonl", ten_answers_each(seed))
     return folder
+
+
+def ten_answers_each(seed: int) -> list[Group]:
+    """What ``prefloop sample k=10 repeats=true`` would write of a policy that answers like the demonstrations."""
+    rng = np.random.default_rng([seed, 7])
+    drawn = []
+    for p, prompt in enumerate(WORLD.prompts):
+        answers = WORLD.draw(WORLD.demonstration_logprobs, np.full(10, p), rng).tolist()
+        completions = [WORLD.completion(p, n, source=f"policy:toy@0#{i}") for i, n in enumerate(answers)]
+        drawn.append(Group(prompt=prompt, completions=tuple(completions)))
+    return drawn
 
 
 @cache
@@ -114,6 +126,23 @@ def run_ppo(out: Path, *, folder: Path | None = None, resume: bool = False, **se
     return ppo.main(ppo.PPOConfig.of(**ppo_settings(folder or toy(), **settings)), options(out, resume))
 
 
+def run_dpo(out: Path, *, folder: Path | None = None, resume: bool = False, **settings: Any) -> dict[str, Any]:
+    return dpo.main(dpo.DPOConfig.of(**preference_settings(folder or toy(), **settings)), options(out, resume))
+
+
+def run_rrhf(out: Path, *, folder: Path | None = None, resume: bool = False, **settings: Any) -> dict[str, Any]:
+    return rrhf.main(rrhf.RRHFConfig.of(**preference_settings(folder or toy(), **settings)), options(out, resume))
+
+
+def run_reinforce(out: Path, *, folder: Path | None = None, resume: bool = False, **settings: Any) -> dict[str, Any]:
+    config = reinforce.ReinforceConfig.of(**reinforce_settings(folder or toy(), **settings))
+    return reinforce.main(config, options(out, resume))
+
+
+def run_relearn(out: Path, *, folder: Path | None = None, resume: bool = False, **settings: Any) -> dict[str, Any]:
+    return relearn.main(relearn.RelearnConfig.of(**relearn_settings(folder or toy(), **settings)), options(out, resume))
+
+
 def options(out: Path, resume: bool = False) -> Options:
     return Options(out=out, resume=resume, device="cpu")
 
@@ -134,6 +163,22 @@ def ppo_settings(folder: Path, **settings: Any) -> dict[str, Any]:
     return plain({**own, **sizes, **settings})
 
 
+def preference_settings(folder: Path, **settings: Any) -> dict[str, Any]:
+    own = {"model": folder / "sft" / "model", "data": folder / "rankings.jsonl", "held_out": 0}
+    return plain({**own, **settings})
+
+
+def relearn_settings(folder: Path, **settings: Any) -> dict[str, Any]:
+    data = {"data": folder / "rankings.jsonl", "samples": folder / "samples.jsonl", "reward": folder / "reward" / "model"}
+    return plain({"model": folder / "sft" / "model", **data, "held_out": 0, "confidence": 0.2, **settings})
+
+
+def reinforce_settings(folder: Path, **settings: Any) -> dict[str, Any]:
+    own = {"model": folder / "sft" / "model", "reward": folder / "reward" / "model", "prompts": folder / "prompts.jsonl"}
+    sizes = {"rounds": 2, "prompts_per_round": 8, "k": 4, "max_new_tokens": WORLD.n_steps - 1, "minibatch": 16, "save_every": 1}
+    return plain({**own, **sizes, **settings})
+
+
 def plain(settings: dict[str, Any]) -> dict[str, Any]:
     """Paths as text, in the template that the toy's models read."""
     return {"template": "plain"} | {key: str(value) if isinstance(value, Path) else value for key, value in settings.items()}
@@ -151,6 +196,12 @@ def history(run: Path) -> list[dict[str, Any]]:
 def saved(run: Path, name: str = "model") -> bytes:
     """The weights a run saved, to the last bit."""
     return (run / name / "model.safetensors").read_bytes()
+
+
+def shorter_than_the_last_step(groups: Sequence[Group]) -> list[Group]:
+    """Groups with an order, of answers whose end was chosen: for those ``table`` and a plain sum over tokens agree."""
+    fit = [g for g in groups if all(WORLD.lengths[WORLD.texts.index(c.text)] < WORLD.n_steps for c in g.completions)]
+    return [group for group in fit if any(len(ranking.tiers) > 1 for ranking in group.rankings)]
 
 
 @torch.no_grad()

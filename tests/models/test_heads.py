@@ -1,27 +1,19 @@
 """Log-probabilities and rewards beside what transformers itself computes, with padding, in any batch."""
 
-from itertools import product
-
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, BloomConfig, Gemma2Config, GraniteConfig
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, Gemma2Config, GraniteConfig
 
-from prefloop.models.batch import RankedBatch
 from prefloop.models.heads import (
     at_rest,
-    flat_scores,
     head_is_plain,
     hidden_states,
     output_head,
-    packed_scores,
     policy_logprobs,
     policy_logprobs_and_entropy,
-    scores,
     sequence_rewards,
-    shares_prompts,
     without_dropout,
 )
-from prefloop.models.packed import packing_pays
 from prefloop.ops.logprobs import length_mask
 from tests.helpers import assert_close
 from tests.models.tiny import ARCHITECTURES, config, policy, tokenizer
@@ -145,87 +137,6 @@ def test_ordinary_models_are_their_head_of_their_hidden_states(architecture):
     assert head_is_plain(model)
     with torch.no_grad():
         assert_close(output_head(model)(hidden_states(model, tokens)), model(tokens).logits)
-
-
-# ------------------------------------------------------------------------------------------------ scores of rankings
-
-
-def ranked(*, k: int = 3) -> RankedBatch:
-    """Two prompts, three and two completions."""
-    rng = torch.Generator().manual_seed(0)
-    return RankedBatch(
-        prompt=torch.randint(3, 200, (2, 5), generator=rng),
-        prompt_length=torch.tensor([5, 2]),
-        completion=torch.randint(3, 200, (2, k, 4), generator=rng),
-        completion_length=torch.tensor([[4, 1, 3], [2, 4, 0]]),
-        tier=torch.tensor([[0, 1, 2], [0, 1, 0]]),
-        is_candidate=torch.tensor([[True, True, True], [True, True, False]]),
-        weight=torch.ones(2),
-    )
-
-
-WAYS = {"rows of their own": flat_scores, "the prompt once": packed_scores}
-
-
-@pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
-@torch.no_grad()
-def test_every_completion_is_scored_after_its_own_prompt_and_missing_ones_are_zero(architecture, way):
-    model, batch = reward_model(architecture), ranked()
-    table = WAYS[way](model, batch, max_rows=32)
-    for p in range(2):
-        for k in range(3):
-            n = int(batch.completion_length[p, k])
-            text = torch.cat([batch.prompt[p, : batch.prompt_length[p]], batch.completion[p, k, :n]])[None]
-            expected = sequence_rewards(model, text, torch.tensor([text.shape[1]]))[0] if n else torch.tensor(0.0)
-            assert_close(table[p, k], expected)
-
-
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_sharing_prompts_and_scoring_in_parts_change_neither_scores_nor_gradients(architecture):
-    model, batch = reward_model(architecture).double(), ranked()
-    shown = torch.double if architecture == "gpt2" else torch.float  # RMSNorm computes in float32 whatever it is given
-    results = []
-    for way, max_rows in product(WAYS.values(), (32, 2)):
-        model.zero_grad()
-        table = way(model, batch, max_rows=max_rows)
-        (table * torch.arange(6).view(2, 3)).sum().backward()
-        results.append([table.detach().to(shown), *(parameter.grad.to(shown, copy=True) for parameter in model.parameters())])
-    for other in results[1:]:
-        for theirs, first in zip(other, results[0], strict=True):
-            assert_close(theirs, first)
-
-
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_ordinary_architectures_share_prompts(architecture):
-    assert shares_prompts(reward_model(architecture))
-
-
-def test_architectures_with_windows_or_without_positions_do_not_share_prompts():
-    window = config(
-        "qwen2", num_labels=1, layer_types=["full_attention", "sliding_attention"], use_sliding_window=True, sliding_window=4
-    )
-    assert not shares_prompts(AutoModelForSequenceClassification.from_config(window))
-    bloom = BloomConfig(vocab_size=40, hidden_size=16, n_layer=1, n_head=2, num_labels=1)
-    assert not shares_prompts(AutoModelForSequenceClassification.from_config(bloom))
-
-
-def test_an_architecture_that_reads_masks_its_own_way_is_noticed(monkeypatch):
-    model = reward_model("llama")
-    forward = model.base_model.forward
-
-    def without_mask(input_ids, position_ids=None, attention_mask=None, **rest):
-        return forward(input_ids=input_ids, position_ids=position_ids, **rest)
-
-    monkeypatch.setattr(model.base_model, "forward", without_mask)
-    assert not shares_prompts(model)
-
-
-def test_scores_take_the_cheaper_way_and_say_the_same():
-    model, batch = reward_model("llama"), ranked()
-    assert packing_pays(batch, 32)
-    with torch.no_grad():
-        assert_close(scores(model, batch), flat_scores(model, batch, max_rows=32))
 
 
 # ------------------------------------------------------------------------------------------------ dropout

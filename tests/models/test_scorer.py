@@ -181,10 +181,99 @@ def test_a_function_of_ones_own_scores():
     assert load_scorer(f"python:{__name__}:length_of")(PROMPTS, COMPLETIONS) == [float(len(text)) for text in TEXTS]
 
 
-@pytest.mark.parametrize("name", ["too_few", "not_numbers"])
+def some_not(prompts, completions):
+    return [0.5, None, float("inf"), *[1.0] * (len(completions) - 3)]
+
+
+def in_words(prompts, completions):
+    return ["0.5"] * len(completions)
+
+
+def one_word(prompts, completions):
+    return "x" * len(completions)
+
+
+def none_at_all(prompts, completions):
+    return None
+
+
+def as_a_tensor(prompts, completions):
+    return torch.arange(len(completions), dtype=torch.float32)
+
+
+def as_a_generator(prompts, completions):
+    yield from (torch.tensor(len(completion.text)) for completion in completions)
+
+
+def late(prompts, completions):
+    yield 1.0
+    raise LookupError("no such word")
+
+
+def broken(prompts, completions):
+    return [1 / len(completion.text) for completion in completions]
+
+
+def with_a_reason(prompts, completions):
+    raise DataError("a reason of its own")
+
+
+@pytest.mark.parametrize("name", ["too_few", "not_numbers", "some_not", "in_words", "one_word", "none_at_all"])
 def test_a_function_that_returns_something_else_is_caught(name):
     with pytest.raises(RunError, match="one finite number per completion"):
         load_scorer(f"python:{__name__}:{name}")(PROMPTS, COMPLETIONS)
+
+
+def test_the_first_score_that_is_none_is_named_with_its_prompt_and_answer():
+    with pytest.raises(RunError) as stop:
+        load_scorer(f"python:{__name__}:some_not")(PROMPTS, COMPLETIONS)
+    told = str(stop.value)
+    assert f"python:{__name__}:some_not gave 2 of 6 completions no finite number, the first of them None" in told
+    assert f"prompt {PROMPTS[1].id} begins {PROMPTS[1].text[:60]!r}, its answer 'the dog sat in the sun'" in told
+
+
+def test_numbers_may_come_as_a_tensor_or_one_by_one():
+    assert load_scorer(f"python:{__name__}:as_a_tensor")(PROMPTS, COMPLETIONS) == [0, 1, 2, 3, 4, 5]
+    assert load_scorer(f"python:{__name__}:as_a_generator")(PROMPTS, COMPLETIONS) == [len(text) for text in TEXTS]
+
+
+@pytest.mark.parametrize(
+    ("name", "told"), [("broken", "ZeroDivisionError: division by zero"), ("late", "LookupError: no such word")]
+)
+def test_a_function_that_fails_is_named_with_what_it_raised(name, told):
+    with pytest.raises(RunError, match=f"python:{__name__}:{name} failed on 6 completions, {told}") as stop:
+        load_scorer(f"python:{__name__}:{name}")(PROMPTS, COMPLETIONS)
+    assert type(stop.value.__cause__).__name__ == told.partition(":")[0]  # --debug shows it
+
+
+def test_a_failure_that_explains_itself_is_passed_on():
+    with pytest.raises(DataError, match=r"^a reason of its own$"):
+        load_scorer(f"python:{__name__}:with_a_reason")(PROMPTS, COMPLETIONS)
+
+
+def test_a_module_that_cannot_be_imported_is_named(tmp_path, monkeypatch):
+    (tmp_path / "a_broken_taste.py").write_text("def score(prompts, completions) return 1")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ConfigError, match="python:a_broken_taste:score cannot be imported, SyntaxError"):
+        load_scorer("python:a_broken_taste:score")
+
+
+def test_a_reward_model_that_gives_no_number_is_named_alone_and_in_an_ensemble(folders, tmp_path):
+    broken_model = new_reward(folders[0].parent / "policy", seed=1)
+    with torch.no_grad():
+        broken_model.score.weight.fill_(torch.nan)
+    folder = save_model(broken_model, tokenizer(), tmp_path / "broken", card={})
+    for spec in (str(folder), f"{folders[0]},{folder}"):
+        with pytest.raises(RunError, match=f"the reward model {folder} gave 6 of 6 completions no finite number"):
+            load_scorer(spec)(PROMPTS, COMPLETIONS)
+
+
+def test_so_is_a_word_list_with_a_word_worth_nothing(tmp_path):
+    (tmp_path / "words.csv").write_text("token,mean\nfox,nan\n")
+    with pytest.raises(
+        RunError, match=r"lexicon:.*words\.csv gave 1 of 6 completions no finite number(.|\n)*its answer 'the fox"
+    ):
+        load_scorer(f"lexicon:{tmp_path / 'words.csv'}")(PROMPTS, COMPLETIONS)
 
 
 def test_gold_of_the_world_is_a_scorer_too():

@@ -10,10 +10,20 @@ import torch
 from torch import Tensor, tensor
 
 import prefloop.ops
+from prefloop.ops.bottleneck import bottleneck_loss, contrastive_loss, information_loss
+from prefloop.ops.group import clip_higher_loss, grpo_loss, sequence_policy_loss
 from prefloop.ops.likelihood import nll
 from prefloop.ops.loss import Loss, loss_of
 from prefloop.ops.policy import policy_loss, value_loss
-from prefloop.ops.ranking import best_of_k_loss, ranking_loss, ranking_loss_with_label_noise, ranking_loss_with_ties
+from prefloop.ops.preference import dpo_loss, dpo_plackett_luce_loss, ipo_loss, kto_loss, orpo_loss, simpo_loss
+from prefloop.ops.ranking import (
+    best_of_k_loss,
+    plackett_luce_loss,
+    ranking_loss,
+    ranking_loss_with_label_noise,
+    ranking_loss_with_ties,
+)
+from prefloop.ops.rrhf import rrhf_loss, rrhf_loss_with_summed_imitation
 from tests import laws
 from tests.laws import LAWS, Example
 
@@ -49,6 +59,58 @@ def predictions() -> dict[str, Tensor]:
     return {"values": old + numbers(5, 4, 5), "old_values": old, "returns": numbers(6, 4, 5), "weight": token_weight()}
 
 
+def answers(*, beside: str) -> dict[str, Tensor]:
+    """The rankings above, of answers of 1 to 9 tokens with the policy's log-probabilities and, beside them, one thing more."""
+    ranked = rankings()
+    length = tensor([[3, 5, 9], [4, 1, 2], [7, 2, 3], [1, 6, 2]])
+    logprobs = -(numbers(8, 4, 3).abs() + 0.1) * length
+    more = {"length": length, "ref_logprobs": logprobs + numbers(9, 4, 3)}
+    return {"logprobs": logprobs, beside: more[beside], **{name: ranked[name] for name in ("tier", "is_candidate", "weight")}}
+
+
+def judgements() -> dict[str, Tensor]:
+    """Good answers and bad, some prompts with fewer than three."""
+    logprobs, weight = -5 * numbers(10, 4, 3).abs(), numbers(11, 4, 3).exp()
+    weight[1, 2] = weight[3, 1:] = 0.0
+    is_desirable = tensor([[True, False, True], [False, True, False], [False, False, True], [True, False, False]])
+    return {"logprobs": logprobs, "ref_logprobs": logprobs + numbers(12, 4, 3), "is_desirable": is_desirable, "weight": weight}
+
+
+def with_reference() -> dict[str, Tensor]:
+    update = updates()
+    reference = {"ref_logprobs": update["old_logprobs"] + 0.3 * numbers(13, 4, 5)}
+    return {name: {**update, **reference}[name] for name in ("logprobs", "old_logprobs", "ref_logprobs", "advantages", "weight")}
+
+
+def whole_answers() -> dict[str, Tensor]:
+    update = updates()
+    return {
+        "logprobs": update["logprobs"],
+        "old_logprobs": update["old_logprobs"],
+        "advantages": tensor([-1.3, 0.7, 0.4, -1.1], dtype=torch.float64),
+        "is_answer": tensor([[1, 0, 1, 1, 0], [0, 1, 1, 0, 0], [0, 0, 0, 1, 0], [0, 1, 1, 1, 1]]) > 0,
+        "weight": tensor([0.4, 0.3, 0.2, 0.1], dtype=torch.float64),
+    }
+
+
+def critic() -> dict[str, Tensor]:
+    return {"joint": numbers(14, 4), "product": numbers(15, 4), "weight": tensor([0.4, 0.3, 0.2, 0.1], dtype=torch.float64)}
+
+
+def views() -> dict[str, Tensor]:
+    return {
+        "joint": critic()["joint"],
+        "product": critic()["product"],
+        "distance": numbers(16, 4).exp(),
+        "weight": critic()["weight"],
+    }
+
+
+def similarities() -> dict[str, Tensor]:
+    is_negative = tensor([[True, True, True], [True, True, False], [False, True, False], [False, False, False]])
+    return {"joint": numbers(14, 4), "product": numbers(17, 4, 3), "is_negative": is_negative, "weight": critic()["weight"]}
+
+
 EXAMPLES = [
     Example(ranking_loss, rankings(), ("score",)),
     Example(ranking_loss_with_label_noise, rankings(), ("score",), {"noise": 0.1}),
@@ -57,6 +119,26 @@ EXAMPLES = [
     Example(nll, {"logprobs": -numbers(7, 4, 5).abs(), "weight": token_weight()}, ("logprobs",)),
     Example(policy_loss, updates(), ("logprobs",), {"clip": 0.2}),
     Example(value_loss, predictions(), ("values",), {"clip": 0.4}),
+    Example(plackett_luce_loss, rankings(), ("score",)),
+    Example(dpo_loss, answers(beside="ref_logprobs"), ("logprobs",), {"beta": 0.3, "smoothing": 0.1}),
+    Example(dpo_plackett_luce_loss, answers(beside="ref_logprobs"), ("logprobs",), {"beta": 0.3}),
+    Example(ipo_loss, answers(beside="ref_logprobs"), ("logprobs",), {"beta": 0.3}),
+    Example(simpo_loss, answers(beside="length"), ("logprobs",), {"beta": 2.0, "margin": 0.5}),
+    Example(orpo_loss, answers(beside="length"), ("logprobs",), {"lam": 0.1}),
+    Example(
+        kto_loss,
+        judgements(),
+        ("logprobs",),
+        {"distance": 0.4, "beta": 0.3, "desirable": 1.2, "undesirable": 0.9},
+    ),
+    Example(rrhf_loss, answers(beside="length"), ("logprobs",), {"ranking": 1.0}),
+    Example(rrhf_loss_with_summed_imitation, answers(beside="length"), ("logprobs",), {"ranking": 1.0}),
+    Example(clip_higher_loss, updates(), ("logprobs",), {"clip_low": 0.2, "clip_high": 0.28}),
+    Example(grpo_loss, with_reference(), ("logprobs",), {"clip_low": 0.2, "clip_high": 0.28, "kl": 0.04}),
+    Example(sequence_policy_loss, whole_answers(), ("logprobs",), {"clip_low": 0.2, "clip_high": 0.28}),
+    Example(information_loss, critic(), ("joint", "product")),
+    Example(bottleneck_loss, views(), ("joint", "product", "distance")),
+    Example(contrastive_loss, similarities(), ("joint", "product"), {"temperature": 0.5}),
 ]
 
 

@@ -7,13 +7,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, tensor
 
+from prefloop.errors import DataError
 from prefloop.ops.ranking import (
     best_of_k_loss,
     n_comparisons,
     n_pairs,
+    plackett_luce_loss,
     ranking_loss,
     ranking_loss_with_label_noise,
     ranking_loss_with_ties,
+    tiers_of,
 )
 from tests.helpers import assert_close
 
@@ -196,6 +199,87 @@ def test_where_all_share_one_place_nothing_was_chosen():
             "loss": 0.0, "accuracy": 0.0, "margin": 0.0,
         }  # fmt: skip
         assert_close(slope(loss, *prompt, **options), torch.zeros(1, 3, dtype=torch.float64))
+
+
+# --------------------------------------------------------------------------------------------- a sequence of choices
+
+
+@quick
+@given(st.floats(-20, 20), st.floats(-20, 20), st.booleans())
+def test_for_two_completions_a_sequence_of_choices_is_the_pairwise_loss(a: float, b: float, is_first_best: bool):
+    prompt = one_prompt([a, b], [0, 1] if is_first_best else [1, 0])
+    pairwise, sequence = ranking_loss(*prompt), plackett_luce_loss(*prompt)
+    assert_close(slope(plackett_luce_loss, *prompt), slope(ranking_loss, *prompt))
+    for name in pairwise.metrics:
+        assert_close(sequence.metrics[name], pairwise.metrics[name])
+
+
+def test_scores_of_log_four_log_two_and_zero_are_ordered_so_with_chance_four_sevenths_times_two_thirds():
+    loss = plackett_luce_loss(*one_prompt([math.log(4), math.log(2), 0.0], [0, 1, 2]))
+    assert_close(loss.value, -(math.log(4 / 7) + math.log(2 / 3)) / 2)
+    assert_close(loss.metrics["margin"], (math.log(4 / 2) + math.log(2)) / 2)
+    assert_close(loss.metrics["accuracy"], 1.0)
+
+
+@quick
+@given(st.integers(2, 5).flatmap(lambda k: st.lists(st.floats(-5, 5), min_size=k, max_size=k)))
+def test_the_chances_of_all_orders_sum_to_one(score: list[float]):
+    k = len(score)
+    chances = [
+        math.exp(-(k - 1) * float(plackett_luce_loss(*one_prompt(score, list(order))).value)) for order in permutations(range(k))
+    ]
+    assert_close(sum(chances), 1.0)
+
+
+@quick
+@given(st.integers(3, 5).flatmap(lambda k: st.lists(st.floats(-3, 3), min_size=k, max_size=k)))
+def test_the_chance_that_one_comes_before_another_in_any_order_is_bradley_terry(score: list[float]):
+    k, before = len(score), 0.0
+    for order in permutations(range(k)):
+        if order[0] < order[1]:
+            before += math.exp(-(k - 1) * float(plackett_luce_loss(*one_prompt(score, list(order))).value))
+    assert_close(before, sigmoid(score[0] - score[1]))
+
+
+def test_tied_completions_are_each_chosen_from_below_and_never_against_each_other():
+    """4 and 2 above 1: chances 4 / 5 and 2 / 3. The second's score does not enter the first's chance."""
+    prompt = one_prompt([math.log(4), math.log(2), 0.0], [0, 0, 1])
+    assert_close(plackett_luce_loss(*prompt).value, -(math.log(4 / 5) + math.log(2 / 3)) / 2)
+    assert_close(slope(plackett_luce_loss, *prompt), [[-(1 / 5) / 2, -(1 / 3) / 2, (1 / 5 + 1 / 3) / 2]])
+
+
+def test_a_tie_at_the_end_is_not_a_choice():
+    """One choice, among all four; its gradient falls on the chosen and, by their chances, on the rest."""
+    prompt = one_prompt([math.log(3), 0.0, 0.0, 0.0], [0, 1, 1, 1])
+    assert_close(plackett_luce_loss(*prompt).value, -math.log(3 / 6))
+    assert_close(slope(plackett_luce_loss, *prompt), [[-1 / 2, 1 / 6, 1 / 6, 1 / 6]])
+
+
+def test_without_any_order_a_sequence_of_choices_has_no_choice():
+    prompt = one_prompt([5.0, -5.0, 1.0], [2, 2, 2])
+    assert {float(metric) for metric in plackett_luce_loss(*prompt).metrics.values()} == {0.0}
+    assert_close(slope(plackett_luce_loss, *prompt), torch.zeros(1, 3, dtype=torch.float64))
+
+
+def test_scores_become_places_equal_ones_the_same():
+    is_candidate = tensor([[True, True, True, True], [True, True, False, True]])
+    score = tensor([[0.5, 2.0, 0.5, -1.0], [1.0, math.inf, math.nan, 3.0]])
+    place = tiers_of(score, is_candidate)
+    assert place[0].tolist() == [1, 0, 1, 3]
+    assert [place[1, k].item() for k in (0, 1, 3)] == [2, 0, 1]
+
+
+@quick
+@given(st.lists(st.integers(-3, 3), min_size=1, max_size=7))
+def test_one_place_is_better_than_another_where_and_only_where_the_score_is_higher(score: list[int]):
+    place = tiers_of(tensor([score], dtype=torch.float64), torch.ones(1, len(score), dtype=torch.bool))[0].tolist()
+    assert all((score[i] > score[j]) == (place[i] < place[j]) for i in range(len(score)) for j in range(len(score)))
+
+
+def test_a_score_that_is_no_number_has_no_place():
+    """Every comparison with it is false: it would be the best of all."""
+    with pytest.raises(DataError, match="score of completion 2 of prompt 1"):
+        tiers_of(tensor([[0.0, 1.0, 2.0], [0.0, 1.0, math.nan]]), torch.ones(2, 3, dtype=torch.bool))
 
 
 # -------------------------------------------------------------------------------------------------- noise and ties

@@ -20,12 +20,33 @@ def row(name: str, gold: float, kl: float, length: float) -> dict[str, Any]:
     return {
         "name": name,
         "gold": figure(gold),
-        "win_vs_sft": figure(0.625, 0.0625),
-        "kl": kl,
+        "win": figure(0.625, 0.0625),
+        "kl": {"mean": kl, "low": kl - 0.5, "high": kl + 0.5, "n": 300},
         "length": length,
         "skill": {"sums": 0.4375, "spelling": figure(0.875, 0.03125, 100)},
+        "fluency": {"nll": figure(1.25, 0.0625), "distinct_1_of_all": 0.5},
         "proxy": 0.25,
     }
+
+
+def reward_row(name: str, accuracy: float, arm: float = 0.0625) -> dict[str, Any]:
+    share = {"low": None, "high": None, "n_prompts": 300, "n_seeds": 5}
+    return {
+        "name": name,
+        "accuracy": {**share, "mean": accuracy, "low": accuracy - arm, "high": accuracy + arm},
+        "loss": {**share, "mean": 0.6875, "low": 0.65625, "high": 0.71875},
+        "prefers_longer": {**share, "mean": 0.4375},
+        "prefers_shorter": {**share, "mean": 0.5625},
+        "trust": {
+            "pair_accuracy": figure(accuracy, arm),
+            "calibration": [{"predicted": 0.65, "observed": 0.61, "n": 403}],
+            "accuracy_by_gap": [{"gap": 0.25, "accuracy": 0.69, "n": 503}],
+        },
+    }
+
+
+def reward_pair(a: str, b: str, mean: float, arm: float = 0.0625, metric: str = "accuracy") -> dict[str, Any]:
+    return pair(a, b, mean, arm, metric, seeds=5)
 
 
 def pair(a: str, b: str, mean: float, arm: float = 0.25, metric: str = "gold", seeds: int = 1) -> dict[str, Any]:
@@ -57,6 +78,7 @@ def points(gold: list[float], proxy: list[float], arm: float = 0.1) -> list[dict
     ]
 
 
+RULES = ("prefers_longer", "prefers_shorter")
 RISING = [0.0, 1.0, 2.0, 3.0]
 PEAKED = [0.0, 1.0, 0.5, -1.0]
 
@@ -130,6 +152,12 @@ def content() -> dict[str, Any]:
             {"epoch": 2, "train_loss": 0.83, "validation_loss": 0.985, "reward": figure(0.01), "chosen": True},
         ],
         "data_reports": [{"name": "rankings.jsonl", "lines": ["kept 996", "dropped 4: every answer tied"]}],
+        "baseline": "sft",
+        "chooser": "best_of_n",
+        "rewards": [reward_row("reward", 0.625), reward_row("few_reward", 0.5)],
+        "reward_pairs": [
+            reward_pair(name, rule, mean) for name, mean in (("reward", 0.125), ("few_reward", 0.0)) for rule in RULES
+        ],
         "warnings": ["four rankings taught nothing"],
         "lineage": [{"name": "sft", "hash": "77a1ce02d9b8f013", "parents": ["base-hash"]}],
     }
@@ -138,3 +166,13 @@ def content() -> dict[str, Any]:
 def study(**changes: Any) -> ReportData:
     """The example with some fields replaced."""
     return ReportData.model_validate({**content(), **changes})
+
+
+def study_of_rewards(*models: tuple[str, float], **changes: Any) -> ReportData:
+    """A study without policies: reward models with their accuracy, each 0.125 above or below both rules, or on them."""
+    beyond = {name: (accuracy > 0.5625) - (accuracy < 0.4375) for name, accuracy in models}
+    return study(
+        rows=[], paired=[], curves={}, best_of_n=[], samples=[], sft_selection=[], baseline="", chooser="", counts={},
+        rewards=[reward_row(name, accuracy) for name, accuracy in models],
+        reward_pairs=[reward_pair(name, rule, 0.125 * sign) for name, sign in beyond.items() for rule in RULES],
+    ).model_copy(update=changes)  # fmt: skip

@@ -44,8 +44,9 @@ def test_every_figure_of_the_table_is_shown(whole: str):
         assert name in text and words_of("en")[f"policy.{name}"] in text
     for gold in ("−0.84 [−0.94, −0.74]", "0.21 [0.11, 0.31]", "1.83 [1.73, 1.93]", "1.62 [1.52, 1.72]", "−1.11 [−1.21, −1.01]"):
         assert gold in text
-    for kl in ("1.31", "0.00", "≤ 1.84", "2.51", "1.92", "22.73"):
+    for kl in ("1.31 [0.81, 1.81]", " 0.00 ", "≤ 1.84", "2.51 [2.01, 3.01]", "1.92", "22.73"):
         assert kl in text
+    assert "0.00 [−0.50, 0.50]" not in text  # the baseline is no distance from itself
     for length in ("22.1", "21.2", "20.3", "20.4", "19.5", "22.6"):
         assert length in text
     assert "Gold reward (n 300)" in text and "62.5% [56.2, 68.8]" in text
@@ -64,12 +65,15 @@ def test_every_other_part_of_the_data_is_shown(whole: str):
     expected = [
         "A small study", "Does it learn?", "5 min 18 s", "two cores", "prefloop demo --seed 0",
         "pretrain-stage unchanged, taken from before", "sft-stage 61 s", "ppo-stage 4 min 17 s",
-        "2,001", "2,002", "2,003", "2,004", "2,005", "annotators: 13", "answers per prompt, by the SFT model: 4",
+        "2,001", "2,002", "2,003", "2,004", "2,005", "annotators: 13", "answers per prompt: 4",
+        "gold reward of SFT: 0.21", "gold reward of PPO: 1.87", "KL of PPO to SFT (nats): 2.51",
         "PPO − SFT", "+1.66", "[1.41, 1.91]", "PPO − Best of n", "not separated", "−25.0", "below",
         "68.8% ", "[65.6, 71.9] · n 1,800", "75.0%", "81.2%", "n 1,801", "0.08",
         "55.0% 51.0% 401", "85.0% 73.0% 402", "0.15 59.0% 501", "1.25 91.0% 502",
         "Tell me about a fox.", "A fox found a lantern.", "The fox was sad.", "gold 1.23 · proxy 0.97", "gold −0.42 · proxy 0.11",
         "1.210", "0.970", "0.830", "0.985", "✓ taken", "Epoch 2 was taken", "The lowest validation loss was at epoch 1",
+        "surprise (nats a token) (n 300) ", "different words, over all answers", "1.250 [1.188, 1.312] 50.0%",
+        "few_reward 50.0% [43.8, 56.2] · n 300×5 0.688 [0.656, 0.719] 43.8% 56.2%", "reward − “prefers the longer”",
         "rankings.jsonl", "dropped 4: every answer tied", "four rankings taught nothing", "77a1ce02d9b8f013", "base-hash", "n = 16",
     ]  # fmt: skip
     missing = [part for part in expected if part not in text]
@@ -78,7 +82,7 @@ def test_every_other_part_of_the_data_is_shown(whole: str):
 
 def test_every_metric_and_every_row_is_explained(whole: str):
     text, explained = Page(whole).text, [key for key in words_of("en") if key.startswith("glossary.")]
-    assert [key for key in explained if words_of("en")[key] not in text] == []
+    assert [key for key in explained if words_of("en")[key].format(baseline="the SFT model") not in text] == []
     assert {row["name"] for row in content()["rows"]} <= {key.removeprefix("glossary.") for key in explained}
 
 
@@ -181,6 +185,7 @@ def test_a_hundred_long_samples_do_not_make_a_large_page():
     answers = [{"policy": name, "text": "x" * 100_000} for name in ("sft", "ppo")]
     page = render(study(samples=[{"prompt": f"P{i}", "answers": answers} for i in range(100)], **NO_PLOTS))
     assert len(page.encode()) < 600_000
+    assert "gold not measured" not in page  # rewards nobody measured are left out
     assert "76 more prompts are in the run folder." in page and "… 96,000 more characters" in page
 
 

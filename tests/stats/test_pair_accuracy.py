@@ -58,6 +58,42 @@ def test_unusable_answers_are_below_the_others():
     assert_close(pair_accuracy([group("x", ("a",), unusable=("bb", "ccc"))], [[1.0, 0.0, 2.0]])["mean"], 0.5)
 
 
+def test_unusable_answers_form_no_pair_where_training_left_them_out():
+    one = group("x", ("a",), ("bb",), unusable=("ccc", "dddd"))
+    scores = [[2.0, 1.0, 3.0, 4.0]]  # right about a and bb, wrong about all four pairs with an unusable answer
+    (below,), (left_out,) = signed_gaps([one], scores), signed_gaps([one], scores, with_unusable=False)
+    assert sorted(below.tolist()) == [-3.0, -2.0, -2.0, -1.0, 1.0]
+    assert left_out.tolist() == [1.0]
+    figure = pair_accuracy([one], scores, with_unusable=False)
+    assert (figure["mean"], figure["n"]) == (1.0, 1)
+    assert length_baselines([one], with_unusable=False)["prefers_shorter"]["n"] == 1
+    assert by_prompt([one], scores, with_unusable=False)["pairs"] == [1]
+    assert [row["n"] for row in calibration([one], scores, with_unusable=False)] == [1]
+    assert sum(int(row["n"] or 0) for row in accuracy_by_gap([one], scores, with_unusable=False)) == 1
+    nobody = group("y", ("a",), unusable=("bb",))
+    assert pair_accuracy([nobody], [[1.0, 0.0]], with_unusable=False)["n"] == 0
+
+
+def test_a_correction_of_a_correction_is_the_one_that_counts():
+    first = THREE.rankings[0]
+    turned = first.model_copy(update={"id": "second", "tiers": first.tiers[::-1], "supersedes": first.id})
+    tied = first.model_copy(
+        update={"id": "third", "tiers": (first.tiers[0] + first.tiers[1], first.tiers[2]), "supersedes": "second"}
+    )
+    corrected = THREE.model_copy(update={"rankings": (tied, first, turned)})  # in any order
+    (gaps,) = signed_gaps([corrected], [[3.0, 2.0, 1.0]])
+    assert sorted(gaps.tolist()) == [1.0, 2.0]
+
+
+def test_groups_of_one_prompt_are_one_prompt():
+    """Ten times the same prompt with the same answer is no more certain than once: the interval has one prompt to draw."""
+    again = [group("same", ("a",), ("bb",)) for _ in range(10)]
+    figure = pair_accuracy(again, [[1.0, 0.0]] * 5 + [[0.0, 1.0]] * 5)
+    assert (figure["mean"], figure["low"], figure["high"], figure["n"], figure["n_prompts"]) == (0.5, 0.5, 0.5, 10, 1)
+    told = by_prompt(again, [[1.0, 0.0]] * 10)
+    assert (told["prompt"], told["pairs"], told["accuracy"]) == ([again[0].prompt.id], [10], [1.0])
+
+
 def test_a_ranking_that_was_corrected_no_longer_counts():
     first = THREE.rankings[0]
     turned = first.model_copy(update={"id": "new", "tiers": first.tiers[::-1], "supersedes": first.id})
@@ -127,3 +163,10 @@ def test_bins_by_gap_are_equally_filled_and_every_pair_is_in_one():
     assert [row["observed"] for row in rows] == [0.125, 0.0, 0.5, 1.0, 1.0]  # the gap of 0 counts half
     assert_close([float(row["predicted"] or 0) for row in rows], [1.5, 5.5, 9.5, 13.5, 17.5])
     assert accuracy_by_gap([], []) == []
+
+
+def test_where_prompts_with_many_pairs_are_easier_the_interval_is_about_the_pooled_share():
+    """Ten prompts of one wrong pair and ten of nine right ones: 90% of the pairs, and 50% of the prompts."""
+    told = clustered_share([np.zeros(1)] * 10 + [np.ones(9)] * 10)
+    assert_close(told["mean"], 0.9)
+    assert 0.7 < told["low"] < 0.9 < told["high"] < 1.0

@@ -1,0 +1,176 @@
+"""Items and the number of judgments wanted of each: adding them, wanting more or fewer, holding them back."""
+
+import json
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from sqlalchemy import Connection, and_, delete, func, insert, select, text, update
+
+from prefloop.collect.identity import as_json, keyed, new_id
+from prefloop.collect.queue import IS_OPEN, bumped
+from prefloop.collect.refusals import Refused, not_found
+from prefloop.collect.tables import item, item_body, project, slot
+from prefloop.records import Completion, Prompt, content_id
+
+MAX_OVERLAP = 50
+LOOKED_UP = 500  # ids in one question to the database
+
+
+class NewItem(NamedTuple):
+    """A prompt with its completions, as they are stored."""
+
+    ext_id: str
+    prompt_id: str
+    prompt_json: str
+    completions_json: str
+
+
+class Added(NamedTuple):
+    """What became of some items."""
+
+    added: int
+    known: int  # there already, word for word
+
+
+def new_item(prompt: Prompt, completions: Sequence[Completion]) -> NewItem:
+    """An item is known by its prompt and completions: the same again is the same item, one answer more is another."""
+    ext_id = content_id([prompt.id, [completion.id for completion in completions]])
+    listed = [completion.model_dump(mode="json") for completion in completions]
+    return NewItem(ext_id, prompt.id, as_json(prompt.model_dump(mode="json")), as_json(listed))
+
+
+def contradictions(connection: Connection, project_id: str, items: Sequence[NewItem]) -> dict[str, str]:
+    """For each of some items that says under an id what is said otherwise there: its ext_id, and which id."""
+    known = bodies_of_prompts(connection, project_id, sorted({one.prompt_id for one in items}))
+    found = {}
+    for one in items:
+        for prompt_json, completions_json in known.get(one.prompt_id, ()):
+            if (clash := contradicted(one, prompt_json, completions_json)) is not None:
+                found[one.ext_id] = clash
+    return found
+
+
+def bodies_of_prompts(connection: Connection, project_id: str, prompts: Sequence[str]) -> dict[str, list[tuple[str, str]]]:
+    known: dict[str, list[tuple[str, str]]] = {}
+    joined = item.join(item_body, item_body.c.item_id == item.c.id)
+    columns = (item.c.prompt_id, item_body.c.prompt_json, item_body.c.completions_json)
+    for start in range(0, len(prompts), LOOKED_UP):
+        part = prompts[start : start + LOOKED_UP]
+        wanted = select(*columns).select_from(joined).where(item.c.project_id == project_id, item.c.prompt_id.in_(part))
+        for row in connection.execute(wanted):
+            known.setdefault(row.prompt_id, []).append((row.prompt_json, row.completions_json))
+    return known
+
+
+def contradicted(one: NewItem, prompt_json: str, completions_json: str) -> str | None:
+    """The id under which two items of the same prompt say different things."""
+    if json.loads(one.prompt_json)["messages"] != json.loads(prompt_json)["messages"]:
+        return f"prompt {one.prompt_id}"
+    if one.completions_json == completions_json:
+        return None
+    there = {completion["id"]: completion["content"] for completion in json.loads(completions_json)}
+    for completion in json.loads(one.completions_json):
+        if there.get(completion["id"], completion["content"]) != completion["content"]:
+            return f"completion {completion['id']}"
+    return None
+
+
+def add(connection: Connection, project_id: str, items: Sequence[NewItem], *, priority: int = 0, now: int) -> Added:
+    """Store items with their slots. What is there already stays as it is."""
+    here = connection.execute(select(project).where(project.c.id == project_id)).one()
+    known = known_ids(connection, project_id, [one.ext_id for one in items])
+    fresh = {one.ext_id: one for one in items if one.ext_id not in known}
+    rows, bodies, slots = [], [], []
+    for one in fresh.values():
+        identity = new_id(now)  # these go up, so that exports keep the order of the file
+        shuffle_key = int.from_bytes(keyed(here.secret, "queue", one.ext_id)[:8]) >> 1
+        rows.append({
+            "id": identity, "project_id": project_id, "ext_id": one.ext_id, "prompt_id": one.prompt_id, "priority": priority,
+            "shuffle_key": shuffle_key, "n_slots": here.overlap, "created": now,
+        })  # fmt: skip
+        bodies.append({"item_id": identity, "prompt_json": one.prompt_json, "completions_json": one.completions_json})
+        slots += [slot_row(identity, number, project_id, priority, shuffle_key) for number in range(here.overlap)]
+    for table, values in ((item, rows), (item_body, bodies), (slot, slots)):
+        if values:
+            connection.execute(insert(table), values)
+    return Added(len(rows), len(items) - len(rows))
+
+
+def slot_row(item_id: str, number: int, project_id: str, priority: int, shuffle_key: int, opened: int = 0) -> dict[str, Any]:
+    return {
+        "item_id": item_id, "slot_no": number, "project_id": project_id, "priority": priority, "shuffle_key": shuffle_key,
+        "state": "open", "opened": opened,
+    }  # fmt: skip
+
+
+def known_ids(connection: Connection, project_id: str, ext_ids: Sequence[str]) -> set[str]:
+    found: set[str] = set()
+    for start in range(0, len(ext_ids), LOOKED_UP):
+        part = ext_ids[start : start + LOOKED_UP]
+        rows = connection.execute(select(item.c.ext_id).where(item.c.project_id == project_id, item.c.ext_id.in_(part)))
+        found |= {row.ext_id for row in rows}
+    return found
+
+
+def added_all(connection: Connection, project_id: str) -> None:
+    """After the last of an import: whoever had come to the end of the queue begins again at its beginning."""
+    connection.execute(update(project).where(project.c.id == project_id).values(epoch=project.c.epoch + 1))
+
+
+# --- wanting more or fewer judgments ----------------------------------------------------------------------------------------
+
+
+def set_overlap(connection: Connection, item_id: str, n: int) -> int:
+    """Want ``n`` judgments of an item. Slots are added, or taken away while they are open; how many there are now."""
+    if not 1 <= n <= MAX_OVERLAP:
+        raise Refused(422, "bad_overlap", f"judgments wanted of an item: 1 to {MAX_OVERLAP}, got {n}")
+    one = connection.execute(select(item).where(item.c.id == item_id).with_for_update()).first()
+    if one is None:
+        raise not_found("item")
+    here = slot.c.item_id == item_id
+    numbers = list(connection.scalars(select(slot.c.slot_no).where(here).order_by(slot.c.slot_no)))
+    if n > len(numbers):
+        add_slots(connection, one, range(max(numbers, default=-1) + 1, max(numbers, default=-1) + 1 + n - len(numbers)))
+    elif n < len(numbers):
+        free = select(slot.c.slot_no).where(here, slot.c.state.in_(("open", "hold"))).order_by(slot.c.slot_no.desc())
+        gone = list(connection.scalars(free.limit(len(numbers) - n).with_for_update()))
+        connection.execute(delete(slot).where(here, slot.c.slot_no.in_(gone), slot.c.state.in_(("open", "hold"))))
+    n_slots = connection.scalar(select(func.count()).select_from(slot).where(here)) or 0
+    connection.execute(update(item).where(item.c.id == item_id).values(n_slots=n_slots))
+    return n_slots
+
+
+def add_slots(connection: Connection, one: Any, numbers: range) -> None:
+    opened = bumped(connection, one.project_id)
+    rows = [slot_row(one.id, number, one.project_id, one.priority, one.shuffle_key, opened) for number in numbers]
+    if one.status != "active":
+        rows = [{**row, "state": "hold"} for row in rows]
+    connection.execute(insert(slot), rows)
+
+
+def set_status(connection: Connection, item_id: str, status: str) -> None:
+    """active: in the queue; held: not; removed: not, and left out of exports."""
+    one = connection.execute(select(item).where(item.c.id == item_id).with_for_update()).first()
+    if one is None:
+        raise not_found("item")
+    if status not in ("active", "held", "removed"):
+        raise Refused(422, "bad_status", f"an item is active, held or removed, not {status!r}")
+    connection.execute(update(item).where(item.c.id == item_id).values(status=status))
+    if status == "active":
+        change = {"state": "open", "opened": bumped(connection, one.project_id)}
+        connection.execute(update(slot).where(slot.c.item_id == item_id, slot.c.state == "hold").values(change))
+    else:
+        connection.execute(update(slot).where(slot.c.item_id == item_id, IS_OPEN).values(state="hold"))
+
+
+def set_priority(connection: Connection, item_id: str, priority: int) -> None:
+    """Items of higher priority come first."""
+    if not -1_000_000 <= priority <= 1_000_000:
+        raise Refused(422, "bad_priority", f"a priority is between -1,000,000 and 1,000,000, got {priority}")
+    project_id = connection.scalar(select(item.c.project_id).where(item.c.id == item_id))
+    if project_id is None:
+        raise not_found("item")
+    opened = bumped(connection, project_id)
+    connection.execute(update(item).where(item.c.id == item_id).values(priority=priority))
+    connection.execute(update(slot).where(slot.c.item_id == item_id).values(priority=priority))
+    connection.execute(update(slot).where(and_(slot.c.item_id == item_id, text("slot.state = 'open'"))).values(opened=opened))

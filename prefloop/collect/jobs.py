@@ -1,0 +1,144 @@
+"""Imports and exports that the server does beside its other work: a table of jobs, and one thread that does them in turn.
+
+A job survives its server: what was running when it died is begun again. That is safe, because an import leaves what is there
+as it is, and an export writes a folder that appears whole.
+"""
+
+import json
+import logging
+import shutil
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Row, delete, insert, select, update
+
+from prefloop.collect import exports, imports
+from prefloop.collect.database import Database
+from prefloop.collect.identity import as_json
+from prefloop.collect.refusals import not_found
+from prefloop.collect.tables import idempotency, job
+from prefloop.config import parse
+from prefloop.errors import PrefloopError
+
+POLL = 5.0  # seconds between looks at the table where nobody rang
+KEPT_DAYS = 30  # of receipts; a client that repeats a submit after that gets "already submitted"
+log = logging.getLogger("prefloop.collect")
+
+
+def create(
+    connection: Connection, *, identity: str, project_id: str, user_id: str | None, kind: str, settings: dict[str, Any], now: int
+) -> None:
+    """A job that waits for its turn; its files, if it needs any, lie at its place already."""
+    row = {
+        "id": identity, "project_id": project_id, "user_id": user_id, "kind": kind, "state": "waiting",
+        "settings_json": as_json(settings), "created": now,
+    }  # fmt: skip
+    connection.execute(insert(job).values(row))
+
+
+def look_at(connection: Connection, identity: str) -> dict[str, Any]:
+    """How far a job is, and what came of it."""
+    row = connection.execute(select(job).where(job.c.id == identity)).first()
+    if row is None:
+        raise not_found("job")
+    return {
+        "id": row.id, "kind": row.kind, "state": row.state, "n_done": row.n_done, "result": json.loads(row.result_json),
+        "created": row.created, "finished": row.finished,
+    }  # fmt: skip
+
+
+class Jobs:
+    """The thread. ``ring`` says that there is something new."""
+
+    def __init__(self, database: Database, folder: Path):
+        self.database, self.folder = database, folder
+        self.bell = threading.Event()
+        self.is_stopping = False
+        self.thread = threading.Thread(target=self.run, name="prefloop-jobs", daemon=True)
+
+    def start(self) -> None:
+        self.database.write(begin_again)
+        known = set(self.database.read(lambda connection: connection.scalars(select(job.c.id)).all()))
+        for place in (self.folder / "jobs").glob("*"):
+            if place.name not in known:  # an upload that was cut off
+                shutil.rmtree(place, ignore_errors=True)
+        self.thread.start()
+
+    def stop(self) -> None:
+        """After the job in hand."""
+        self.is_stopping = True
+        self.bell.set()
+        self.thread.join(timeout=30)
+
+    def ring(self) -> None:
+        self.bell.set()
+
+    def place(self, identity: str) -> Path:
+        """Where the files of a job lie."""
+        return self.folder / "jobs" / identity
+
+    def run(self) -> None:
+        while not self.is_stopping:
+            self.bell.clear()
+            try:
+                while not self.is_stopping and (next_one := self.database.write(taken)) is not None:
+                    self.do(next_one)
+                self.forget_old()
+            except Exception:  # the database is away: the thread outlives it
+                log.exception("jobs wait: the database does not answer")
+            self.bell.wait(POLL)
+
+    def do(self, one: Row[Any]) -> None:
+        works = {"import": self.do_import, "export": self.do_export}
+        try:
+            result, state = works[one.kind](one, json.loads(one.settings_json)), "done"
+        except PrefloopError as error:
+            result, state = {"error": str(error)}, "failed"
+        except Exception as error:
+            log.exception("job %s failed", one.id)
+            result, state = {"error": f"{type(error).__name__}: the server's log says where"}, "failed"
+        change = {"state": state, "result_json": as_json(result), "finished": self.database.clock()}
+        self.database.write(lambda connection: connection.execute(update(job).where(job.c.id == one.id).values(change)))
+
+    def do_import(self, one: Row[Any], settings: dict[str, Any]) -> dict[str, Any]:
+        file = self.place(one.id) / settings["name"]
+        if settings["dry_run"]:
+            report = imports.look(self.database, one.project_id, file)
+        else:
+            given = {"priority": settings["priority"], "skip_bad": settings["skip_bad"]}
+            report = imports.run(self.database, one.project_id, file, progress=self.progress_of(one), **given)
+        shutil.rmtree(self.place(one.id), ignore_errors=True)
+        return report.as_dict()
+
+    def do_export(self, one: Row[Any], settings: dict[str, Any]) -> dict[str, Any]:
+        config = parse(exports.ExportConfig, settings["settings"], where="the export")
+        place = self.place(one.id)
+        shutil.rmtree(place, ignore_errors=True)
+        given = {"format": settings["format"], "config": config, "progress": self.progress_of(one)}
+        return exports.export(self.database, one.project_id, place, **given)
+
+    def progress_of(self, one: Row[Any]) -> Callable[[int], None]:
+        def tell(n: int) -> None:
+            self.database.write(lambda connection: connection.execute(update(job).where(job.c.id == one.id).values(n_done=n)))
+
+        return tell
+
+    def forget_old(self) -> None:
+        before = self.database.clock() - KEPT_DAYS * 86_400_000
+        self.database.write(lambda connection: connection.execute(delete(idempotency).where(idempotency.c.created < before)))
+
+
+def begin_again(connection: Connection) -> None:
+    """What the last server was at when it ended."""
+    connection.execute(update(job).where(job.c.state == "running").values(state="waiting", n_done=0))
+
+
+def taken(connection: Connection) -> Row[Any] | None:
+    """The job that waits longest, now running."""
+    waiting = select(job).where(job.c.state == "waiting").order_by(job.c.id).limit(1).with_for_update(skip_locked=True)
+    one = connection.execute(waiting).first()
+    if one is not None:
+        connection.execute(update(job).where(job.c.id == one.id).values(state="running"))
+    return one

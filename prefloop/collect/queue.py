@@ -1,0 +1,391 @@
+"""Who works on what next. A slot is a row, so that an item cannot be given to more people than judgments are wanted of it.
+
+A claim is one transaction: return the turn a person already holds, else take the next open slot of an item this person has
+not had. People walk down the queue of a priority (in ``shuffle_key`` order, so that items are finished early), each with a
+cursor, because passing over what one has done already is what makes the plain query slow for those who have done much. At the
+end of the queue they look once more at all of it; from then on only at slots that were opened again since.
+
+Expiry is part of every claim: a lease that has run out is an open slot, whatever the sweeping has come to.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from sqlalchemy import Connection, Row, and_, bindparam, func, insert, select, text, update
+from sqlalchemy.dialects.postgresql import insert as postgresql_insert
+from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+
+from prefloop.collect.identity import as_json, new_id
+from prefloop.collect.order import shown
+from prefloop.collect.refusals import Refused
+from prefloop.collect.schema import TaskSchema, completion_ids, schema_of
+from prefloop.collect.tables import (
+    assignment,
+    claim_cursor,
+    draft,
+    item,
+    item_body,
+    member,
+    project,
+    slot,
+    task_schema,
+)
+
+# Word for word the conditions of the partial indexes: a bound value would hide from SQLite that they apply.
+IS_OPEN, IS_LEASED = text("slot.state = 'open'"), text("slot.state = 'leased'")
+IS_LIVE = text("assignment.state IN ('leased', 'expired', 'recalled')")
+
+MINUTE = 60_000
+SWEPT = 50  # leases reopened in one go
+LAST = 2**63 - 1
+
+
+class Nothing(NamedTuple):
+    """Why there is nothing to do: paused, empty, done, yours_done, leased (until), held_enough; or busy: ask again at once."""
+
+    reason: str
+    until: int | None = None
+
+
+class Draft(NamedTuple):
+    """What is typed so far."""
+
+    rev: int
+    body_json: str
+
+
+class Turn(NamedTuple):
+    """An assignment with everything its screen needs."""
+
+    assignment: Row[Any]
+    prompt_json: str
+    completions_json: str
+    schema: TaskSchema
+    schema_version: int
+    draft: Draft | None
+    project: str  # its slug
+
+
+class Queue(NamedTuple):
+    """One person before one project's queue."""
+
+    connection: Connection
+    project: Row[Any]
+    user_id: str
+    now: int
+    schema_id: str
+    schema: TaskSchema
+    locked: list[int]  # priorities at which something was passed over because another claim had its hands on it
+
+
+MEMBERSHIP = (  # locked, so that one person claims once at a time
+    select(project, member.c.role)
+    .select_from(member.join(project, project.c.id == member.c.project_id))
+    .where(member.c.project_id == bindparam("project"), member.c.user_id == bindparam("user"))
+    .with_for_update(of=member)
+)
+HELD = (
+    select(assignment.c.id)
+    .where(assignment.c.user_id == bindparam("user"), assignment.c.project_id == bindparam("project"), IS_LIVE)
+    .where(text("assignment.state <> 'expired'"), assignment.c.lease_expires > bindparam("now"))
+    .order_by(assignment.c.leased_at, assignment.c.id)
+)
+SCHEMA = (
+    select(task_schema).where(task_schema.c.project_id == bindparam("project")).order_by(task_schema.c.version.desc()).limit(1)
+)
+WHOLE = (
+    select(
+        assignment,
+        item_body.c.prompt_json,
+        item_body.c.completions_json,
+        task_schema.c.body_json.label("schema_json"),
+        task_schema.c.version,
+        draft.c.rev,
+        draft.c.body_json.label("draft_json"),
+        project.c.slug,
+    )
+    .select_from(
+        assignment.join(item_body, item_body.c.item_id == assignment.c.item_id)
+        .join(task_schema, task_schema.c.id == assignment.c.schema_id)
+        .join(project, project.c.id == assignment.c.project_id)
+        .outerjoin(draft, draft.c.assignment_id == assignment.c.id)
+    )
+    .where(assignment.c.id == bindparam("turn"))
+)
+
+
+def claim(connection: Connection, *, project_id: str, user_id: str, now: int, beside: Sequence[str] = ()) -> Turn | Nothing:
+    """The turn a person holds, or a new one. ``beside`` names turns already on the client: the next is to be another."""
+    sweep(connection, now)  # before the project is read, whose count of reopened slots says where to look again
+    current = connection.execute(MEMBERSHIP, {"project": project_id, "user": user_id}).first()
+    if current is None:
+        raise Refused(403, "not_a_member", "only members of a project can work in it")
+    held = live_turns(connection, project_id, user_id, now)
+    for one in held:
+        if one.id not in beside:
+            return turn_of(connection, one.id)
+    if current.state != "active":
+        return Nothing("paused")
+    schema_id, schema, _ = current_schema(connection, project_id)
+    if len(held) > schema.lease.prefetch:
+        return Nothing("held_enough")
+    queue = Queue(connection, current, user_id, now, schema_id, schema, [])
+    mine = regained(queue, "expired") or taken_from_queue(queue) or regained(queue, "released")
+    if mine is not None:
+        return turn_of(connection, mine)
+    return Nothing("busy") if queue.locked else why_empty(connection, project_id, now)
+
+
+def live_turns(connection: Connection, project_id: str, user_id: str, now: int) -> list[Row[Any]]:
+    """What a person holds, oldest first."""
+    return list(connection.execute(HELD, {"project": project_id, "user": user_id, "now": now}))
+
+
+def current_schema(connection: Connection, project_id: str) -> tuple[str, TaskSchema, int]:
+    """The newest version of a project's questions."""
+    row = connection.execute(SCHEMA, {"project": project_id}).first()
+    if row is None:
+        raise Refused(409, "no_schema", "the project asks no questions yet; give it a task schema")
+    return row.id, schema_of(row.body_json), row.version
+
+
+def turn_of(connection: Connection, assignment_id: str) -> Turn:
+    """An assignment with its item, questions and draft."""
+    row = connection.execute(WHOLE, {"turn": assignment_id}).one()
+    typed = Draft(row.rev, row.draft_json) if row.rev is not None else None
+    return Turn(row, row.prompt_json, row.completions_json, schema_of(row.schema_json), row.version, typed, row.slug)
+
+
+# --- the queue --------------------------------------------------------------------------------------------------------------
+
+OPEN = """SELECT s.item_id, s.slot_no, s.shuffle_key FROM slot AS s {index}
+WHERE s.project_id = :project AND s.priority = :priority AND s.state = 'open' AND {range}
+AND NOT EXISTS (SELECT 1 FROM assignment AS a WHERE a.item_id = s.item_id AND a.user_id = :user AND a.role = 'annotate')
+ORDER BY {order} LIMIT 1 {lock}"""
+FORWARD = "s.shuffle_key > :after AND s.shuffle_key <= :until"
+AGAIN = "s.opened > :after AND s.opened <= :until AND s.opened > 0"
+
+
+def taken_from_queue(queue: Queue) -> str | None:
+    """The next slot down the queue, highest priority first."""
+    cursors = cursors_of(queue)
+    for priority in open_priorities(queue):
+        found = next_open(queue, priority, cursors.get(priority))
+        if found is not None:
+            return leased(queue, found.item_id, found.slot_no)
+    return None
+
+
+def cursors_of(queue: Queue) -> dict[int, Row[Any]]:
+    here = and_(claim_cursor.c.project_id == queue.project.id, claim_cursor.c.user_id == queue.user_id)
+    rows = queue.connection.execute(select(claim_cursor).where(here, claim_cursor.c.epoch == queue.project.epoch))
+    return {row.priority: row for row in rows}
+
+
+def open_priorities(queue: Queue) -> list[int]:
+    """Priorities with open slots, highest first, by as many short looks at the index."""
+    found: list[int] = []
+    index = "INDEXED BY slot_queue" if is_sqlite(queue.connection) else ""
+    below = f"SELECT max(priority) FROM slot {index} WHERE project_id = :project AND state = 'open' AND priority < :below"
+    last = 2**31 - 1
+    while (priority := queue.connection.scalar(text(below), {"project": queue.project.id, "below": last})) is not None:
+        found.append(priority)
+        last = priority
+    return found
+
+
+def next_open(queue: Queue, priority: int, cursor: Row[Any] | None) -> Row[Any] | None:
+    """The next slot of one priority for this person, and where to look from the next time."""
+    reopened = queue.project.reopened
+    if cursor is not None and cursor.seen is not None:
+        if cursor.seen == reopened:
+            return None
+        found = first(queue, priority, AGAIN, "s.opened", cursor.seen, LAST)
+        if found is None and not is_any_locked(queue, priority, AGAIN, cursor.seen, LAST):
+            remember(queue, priority, cursor.shuffle_key, seen=reopened)
+        return found
+    after = cursor.shuffle_key if cursor is not None else -1
+    found = first(queue, priority, FORWARD, "s.shuffle_key, s.slot_no", after, LAST)
+    if found is None and after >= 0:
+        found = first(queue, priority, FORWARD, "s.shuffle_key, s.slot_no", -1, after)
+    if found is not None:
+        remember(queue, priority, found.shuffle_key, seen=None)
+    elif not is_any_locked(queue, priority, FORWARD, -1, LAST):
+        remember(queue, priority, after, seen=reopened)
+    return found
+
+
+def first(queue: Queue, priority: int, range: str, order: str, after: int, until: int) -> Row[Any] | None:
+    """One open slot of an item this person has not had."""
+    statement = open_statement(range, order, sqlite=is_sqlite(queue.connection), lock=True)
+    given = {"project": queue.project.id, "priority": priority, "user": queue.user_id, "after": after, "until": until}
+    return queue.connection.execute(text(statement), given).first()
+
+
+def open_statement(range: str, order: str, *, sqlite: bool, lock: bool) -> str:
+    """The query for both databases. SQLite is told which index to take: its planner's guess is a thousand times slower."""
+    index = f"INDEXED BY {'slot_queue' if range == FORWARD else 'slot_reopened'}" if sqlite else ""
+    locking = "FOR UPDATE OF s SKIP LOCKED" if lock and not sqlite else ""
+    return OPEN.format(index=index, range=range, order=order, lock=locking)
+
+
+def is_any_locked(queue: Queue, priority: int, range: str, after: int, until: int) -> bool:
+    """Whether a slot was passed over only because another transaction has its hands on it."""
+    if is_sqlite(queue.connection):
+        return False
+    statement = open_statement(range, "s.shuffle_key", sqlite=False, lock=False)
+    given = {"project": queue.project.id, "priority": priority, "user": queue.user_id, "after": after, "until": until}
+    is_locked = queue.connection.execute(text(statement), given).first() is not None
+    queue.locked.extend([priority] if is_locked else [])
+    return is_locked
+
+
+def remember(queue: Queue, priority: int, shuffle_key: int, *, seen: int | None) -> None:
+    epoch = queue.project.epoch
+    row = {"project_id": queue.project.id, "user_id": queue.user_id, "priority": priority, "shuffle_key": shuffle_key}
+    put(
+        queue.connection,
+        claim_cursor,
+        {**row, "epoch": epoch, "seen": seen},
+        {"shuffle_key": shuffle_key, "epoch": epoch, "seen": seen},
+    )
+
+
+def leased(queue: Queue, item_id: str, slot_no: int) -> str | None:
+    """A new turn at an open slot."""
+    mine = new_id(queue.now)
+    expires = queue.now + queue.schema.lease.minutes * MINUTE
+    if not occupy(queue.connection, item_id, slot_no, user_id=queue.user_id, assignment_id=mine, expires=expires):
+        return None
+    listed = queue.connection.scalar(select(item_body.c.completions_json).where(item_body.c.item_id == item_id))
+    order = shown(
+        completion_ids(str(listed)), secret=queue.project.secret, item_id=item_id, slot_no=slot_no, order=queue.schema.order
+    )
+    row = {
+        "id": mine,
+        "project_id": queue.project.id,
+        "item_id": item_id,
+        "user_id": queue.user_id,
+        "slot_no": slot_no,
+        "state": "leased",
+        "schema_id": queue.schema_id,
+        "shown_json": as_json(order),
+        "leased_at": queue.now,
+        "lease_expires": expires,
+    }
+    queue.connection.execute(insert(assignment).values(row))
+    return mine
+
+
+def occupy(connection: Connection, item_id: str, slot_no: int, *, user_id: str, assignment_id: str, expires: int | None) -> bool:
+    """Make an open slot somebody's: leased where there is an expiry, else done."""
+    here = and_(slot.c.item_id == item_id, slot.c.slot_no == slot_no, slot.c.state.in_(("open", "hold")))
+    state = "leased" if expires is not None else "done"
+    change = {"state": state, "user_id": user_id, "assignment_id": assignment_id, "lease_expires": expires}
+    return connection.execute(update(slot).where(here).values(change)).rowcount == 1
+
+
+# --- leases -----------------------------------------------------------------------------------------------------------------
+
+
+def regained(queue: Queue, state: str) -> str | None:
+    """A turn this person let go of, where its item still wants a judgment: what was typed is in its draft."""
+    mine = and_(assignment.c.user_id == queue.user_id, assignment.c.project_id == queue.project.id, assignment.c.state == state)
+    if state == "expired":
+        mine = and_(mine, IS_LIVE)
+    joined = assignment.join(slot, and_(slot.c.item_id == assignment.c.item_id, slot.c.state == "open"))
+    wanted = select(assignment.c.id).select_from(joined).where(mine).order_by(assignment.c.leased_at).limit(8)
+    for row in queue.connection.execute(wanted).all():
+        again = locked_turn(queue.connection, row.id)
+        if regain(queue.connection, again, queue.schema.lease.minutes, queue.now):
+            return row.id
+    return None
+
+
+def locked_turn(connection: Connection, assignment_id: str) -> Row[Any]:
+    """An assignment, locked against everybody else until this transaction ends."""
+    return connection.execute(select(assignment).where(assignment.c.id == assignment_id).with_for_update()).one()
+
+
+def regain(connection: Connection, mine: Row[Any], minutes: int, now: int) -> bool:
+    """Another lease for a turn that lost its own, at the same slot or at any that is open."""
+    opened = select(slot.c.slot_no).where(slot.c.item_id == mine.item_id, slot.c.state == "open").order_by(slot.c.slot_no)
+    number = connection.scalar(opened.limit(1).with_for_update(skip_locked=True))
+    expires = now + minutes * MINUTE
+    if number is None or not occupy(
+        connection, mine.item_id, number, user_id=mine.user_id, assignment_id=mine.id, expires=expires
+    ):
+        return False
+    change = {"state": "leased", "slot_no": number, "leased_at": now, "lease_expires": expires, "closed_at": None}
+    connection.execute(update(assignment).where(assignment.c.id == mine.id).values(change))
+    return True
+
+
+def sweep(connection: Connection, now: int) -> int:
+    """Open the slots whose leases have run out; how many."""
+    lapsed = (
+        select(slot.c.item_id, slot.c.slot_no, slot.c.assignment_id, slot.c.project_id)
+        .where(IS_LEASED, slot.c.lease_expires <= now)
+        .order_by(slot.c.lease_expires)
+        .limit(SWEPT)
+        .with_for_update(skip_locked=True)
+    )
+    rows = connection.execute(lapsed).all()
+    for project_id in sorted({row.project_id for row in rows}):
+        gone = [row for row in rows if row.project_id == project_id]
+        reopen(connection, project_id, [(row.item_id, row.slot_no) for row in gone])
+        ids = [row.assignment_id for row in gone]
+        connection.execute(update(assignment).where(assignment.c.id.in_(ids)).values(state="expired"))
+    return len(rows)
+
+
+def reopen(connection: Connection, project_id: str, slots: Sequence[tuple[str, int]]) -> None:
+    """Slots that are nobody's any more; those of a held item are held."""
+    opened = bumped(connection, project_id)
+    for item_id, slot_no in slots:
+        status = connection.scalar(select(item.c.status).where(item.c.id == item_id))
+        change = {
+            "state": "open" if status == "active" else "hold",
+            "user_id": None,
+            "assignment_id": None,
+            "lease_expires": None,
+            "opened": opened,
+        }
+        connection.execute(update(slot).where(slot.c.item_id == item_id, slot.c.slot_no == slot_no).values(change))
+
+
+def bumped(connection: Connection, project_id: str) -> int:
+    """A new number for slots that open now, by which those at the end of the queue find them."""
+    bump = update(project).where(project.c.id == project_id).values(reopened=project.c.reopened + 1)
+    return connection.execute(bump.returning(project.c.reopened)).scalar_one()
+
+
+# --- why there is nothing ---------------------------------------------------------------------------------------------------
+
+
+def why_empty(connection: Connection, project_id: str, now: int) -> Nothing:
+    """What somebody is told for whom nothing was found."""
+    here = slot.c.project_id == project_id
+    leases = select(func.min(slot.c.lease_expires)).where(here, IS_LEASED)
+    is_open = connection.execute(select(slot.c.item_id).where(here, IS_OPEN).limit(1)).first() is not None
+    until = connection.scalar(leases)
+    if until is not None:
+        return Nothing("leased", max(until, now))
+    if is_open:
+        return Nothing("yours_done")
+    has_items = connection.execute(select(item.c.id).where(item.c.project_id == project_id).limit(1)).first() is not None
+    return Nothing("done" if has_items else "empty")
+
+
+# --- both databases ---------------------------------------------------------------------------------------------------------
+
+
+def is_sqlite(connection: Connection) -> bool:
+    return connection.dialect.name == "sqlite"
+
+
+def put(connection: Connection, table: Any, row: dict[str, Any], change: dict[str, Any]) -> None:
+    """Insert a row, or change the one that has its primary key."""
+    inserted = (sqlite_insert if is_sqlite(connection) else postgresql_insert)(table).values(row)
+    key = [column.name for column in table.primary_key]
+    connection.execute(inserted.on_conflict_do_update(index_elements=key, set_=change))

@@ -1,0 +1,138 @@
+"""The application: routes, refusals as problem+json (RFC 9457), headers, and limits on what is sent."""
+
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from starlette.exceptions import HTTPException
+
+from prefloop import __version__
+from prefloop.collect.database import Closed
+from prefloop.collect.refusals import Refused
+from prefloop.collect.web import manage, people, transfer, work
+from prefloop.collect.web.service import Service, service_of
+from prefloop.errors import PrefloopError
+
+Message = MutableMapping[str, Any]
+API = "/api/v1"
+MAX_BODY = 4 * 2**20  # of a request that is not an import
+HEADERS = {
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "permissions-policy": "camera=(), microphone=(), geolocation=()",
+    "content-security-policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; media-src 'self' blob:; font-src 'self'; "
+        "connect-src 'self'; frame-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'; "
+        "require-trusted-types-for 'script'"
+    ),
+}
+
+
+def create_app(service: Service) -> FastAPI:
+    """The service as an ASGI application."""
+    app = FastAPI(title="prefloop collect", version=__version__, openapi_url=f"{API}/openapi.json", docs_url=None, redoc_url=None)
+    app.state.service = service
+    for router in (people.router, manage.router, work.router, transfer.router):
+        app.include_router(router, prefix=API)
+    app.add_api_route("/health/live", live, include_in_schema=False)
+    app.add_api_route("/health/ready", ready, include_in_schema=False)
+    app.add_exception_handler(PrefloopError, refusal)
+    app.add_exception_handler(RequestValidationError, invalid)
+    app.add_exception_handler(HTTPException, plain)
+    app.add_exception_handler(DBAPIError, unavailable)
+    app.add_exception_handler(PoolTimeout, unavailable)
+    app.add_middleware(Guard)
+    return app
+
+
+def live() -> dict[str, str]:
+    """The process answers."""
+    return {"status": "live"}
+
+
+def ready(request: Request) -> dict[str, str]:
+    """The database answers too."""
+    service_of(request).database.read(lambda connection: connection.execute(text("SELECT 1")).one())
+    return {"status": "ready", "version": __version__}
+
+
+# --- refusals ---------------------------------------------------------------------------------------------------------------
+
+
+def problem(status: int, code: str, detail: str, **more: Any) -> JSONResponse:
+    headers = {"Retry-After": str(more["retry_after"])} if "retry_after" in more else {}
+    content = {"type": "about:blank", "status": status, "code": code, "detail": detail, **more}
+    return JSONResponse(content, status_code=status, headers=headers, media_type="application/problem+json")
+
+
+def refusal(request: Request, error: Exception) -> JSONResponse:
+    if isinstance(error, Refused):
+        return problem(error.status, error.code, str(error), **error.more)
+    if isinstance(error, Closed):
+        return problem(503, "unavailable", "the server is stopping; try again", retry_after=2)
+    return problem(422, "bad_request", str(error))
+
+
+def invalid(request: Request, error: Exception) -> JSONResponse:
+    found = error.errors() if isinstance(error, RequestValidationError) else []
+    said = [f"{'.'.join(map(str, one['loc'][1:]))}: {one['msg']}".removeprefix(": ") for one in found]
+    return problem(422, "bad_request", said[0] if said else "the request is malformed", problems=said[:20])
+
+
+def plain(request: Request, error: Exception) -> JSONResponse:
+    status, detail = (error.status_code, str(error.detail)) if isinstance(error, HTTPException) else (500, "")
+    return problem(status, {404: "not_found", 405: "method", 413: "too_long"}.get(status, "http"), detail)
+
+
+def unavailable(request: Request, error: Exception) -> JSONResponse:
+    """The database cannot be reached, is full or busy: nothing was written, and trying again is safe."""
+    if isinstance(error, OperationalError | PoolTimeout):
+        return problem(503, "unavailable", "the database does not answer; nothing was changed, try again", retry_after=2)
+    raise error
+
+
+# --- every request ----------------------------------------------------------------------------------------------------------
+
+
+class Guard:
+    """Headers on every answer, and an end to bodies that are too long."""
+
+    def __init__(self, app: Callable[..., Awaitable[None]]):
+        self.app = app
+
+    async def __call__(
+        self, scope: Message, receive: Callable[[], Awaitable[Message]], send: Callable[[Message], Awaitable[None]]
+    ) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        is_import = scope["path"].endswith("/items:import")  # which goes to a file, with a limit of its own
+        n_read = 0
+
+        async def limited() -> Message:
+            nonlocal n_read
+            message = await receive()
+            n_read += len(message.get("body", b""))
+            if n_read > MAX_BODY and not is_import:
+                raise HTTPException(413, f"a request is at most {MAX_BODY // 2**20} MiB")
+            return message
+
+        async def with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                given = {name for name, _ in message["headers"]}
+                added = [(name.encode(), value.encode()) for name, value in HEADERS.items() if name.encode() not in given]
+                if scope["scheme"] == "https":
+                    added.append((b"strict-transport-security", b"max-age=31536000"))
+                if b"cache-control" not in given:
+                    added.append((b"cache-control", b"no-store"))
+                message = {**message, "headers": [*message["headers"], *added]}
+            await send(message)
+
+        await self.app(scope, limited, with_headers)

@@ -1,0 +1,198 @@
+"""The annotator's routes: the next item, drafts, submits, and giving back.
+
+What goes out holds nothing of where an answer came from, what others said, or what an answer is called anywhere else: a screen
+has letters.
+"""
+
+import json
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Header, Request, Response
+from sqlalchemy import Connection, and_, or_, select
+
+from prefloop.collect import answers, queue, turns
+from prefloop.collect.accounts import Principal
+from prefloop.collect.rank_string import LETTERS
+from prefloop.collect.refusals import Refused, not_found
+from prefloop.collect.schema import TaskSchema, schema_of
+from prefloop.collect.tables import assignment, item_body, judgment, project, task_schema
+from prefloop.collect.web.service import service_of
+from prefloop.collect.web.shapes import DraftBody, Next, Reason, Submission
+from prefloop.collect.web.who import Here, in_project, scoped
+
+router = APIRouter(tags=["work"])
+Worker = Annotated[Principal, Depends(scoped("annotate"))]
+AtWork = Annotated[Here, Depends(in_project("annotate"))]
+PAGE = 50
+
+
+@router.post("/projects/{project}/next")
+def next_turn(request: Request, response: Response, here: AtWork, body: Next | None = None) -> Any:
+    """The item one is at, or the next; 204 with a reason where there is none."""
+    beside = body.beside if body else []
+    found = service_of(request).write(queue.claim, project_id=here.project.id, user_id=here.who.user_id, beside=beside)
+    if isinstance(found, queue.Turn):
+        return service_of(request).read(screen, turn=found)
+    headers = {"Prefloop-Reason": found.reason}
+    if found.until is not None:
+        headers["Prefloop-Until"] = str(found.until)
+    return Response(status_code=204, headers=headers)
+
+
+@router.get("/projects/{project}/why-empty")
+def why_empty(request: Request, here: AtWork) -> dict[str, Any]:
+    """Why there may be nothing for one to do."""
+    service = service_of(request)
+    if here.project.state != "active":
+        return {"reason": "paused", "until": None}
+    return service.read(queue.why_empty, project_id=here.project.id, now=service.database.clock())._asdict()
+
+
+@router.get("/assignments/{identity}")
+def get_assignment(request: Request, identity: str, who: Worker) -> dict[str, Any]:
+    """A turn of one's own, as its screen showed it."""
+
+    def look(connection: Connection) -> dict[str, Any]:
+        owner = connection.scalar(select(assignment.c.user_id).where(assignment.c.id == identity))
+        if owner != who.user_id:
+            raise not_found("assignment")
+        return screen(connection, queue.turn_of(connection, identity))
+
+    return service_of(request).read(look)
+
+
+def screen(connection: Connection, turn: queue.Turn) -> dict[str, Any]:
+    """What the page needs to draw a turn, and nothing else."""
+    mine, schema = turn.assignment, turn.schema
+    order = json.loads(mine.shown_json)
+    content = {completion["id"]: completion["content"] for completion in json.loads(turn.completions_json)}
+    prompt = json.loads(turn.prompt_json)
+    return {
+        "assignment": mine.id,
+        "project": turn.project,
+        "state": mine.state,
+        "lease_expires": mine.lease_expires,
+        "schema_version": turn.schema_version,
+        "schema": schema.model_dump(mode="json"),
+        "prompt": {"messages": prompt["messages"], "tags": sorted(asked_tags(schema) & set(prompt["tags"]))},
+        "completions": [
+            {"id": letter, "content": content[completion]} for letter, completion in zip(LETTERS, order, strict=False)
+        ],
+        "draft": {"rev": turn.draft.rev, "body": json.loads(turn.draft.body_json)} if turn.draft else None,
+        "answers": said_before(connection, turn, order),
+    }
+
+
+def asked_tags(schema: TaskSchema) -> set[str]:
+    """The tags of prompts that decide what is asked; all others stay here."""
+    conditions = [
+        one for stage in schema.stages for question in stage.questions for one in (question.show_if, question.required_if)
+    ]
+    return {str(condition["prompt_tag"]) for condition in conditions if "prompt_tag" in condition}
+
+
+def said_before(connection: Connection, turn: queue.Turn, order: list[str]) -> dict[str, Any] | None:
+    """What this person submitted, in the letters of this screen."""
+    if turn.assignment.state not in ("submitted", "recalled"):
+        return None
+    here = and_(judgment.c.assignment_id == turn.assignment.id, judgment.c.is_superseded.is_(False))
+    stored = connection.scalar(select(judgment.c.body_json).where(here))
+    return answers.on_screen(turn.schema, json.loads(stored), order) if stored else None
+
+
+@router.put("/assignments/{identity}/draft")
+def put_draft(
+    request: Request, response: Response, identity: str, body: DraftBody, who: Worker, if_match: Annotated[str, Header()] = ""
+) -> dict[str, Any]:
+    """Save what is typed. If-Match names the revision it continues, 0 for the first; 412 where it is another one."""
+    rev = if_match.strip().strip('"')
+    if not rev.isascii() or not rev.isdigit() or len(rev) > 9:
+        raise Refused(428, "if_match_needed", "If-Match: the revision this draft continues, 0 for the first")
+    given = {"assignment_id": identity, "user_id": who.user_id}
+    saved = service_of(request).write(turns.save_draft, rev=int(rev), body=body.body, **given)
+    response.headers["ETag"] = f'"{saved.rev}"'
+    return saved._asdict()
+
+
+@router.post("/assignments/{identity}/heartbeat")
+def heartbeat(request: Request, identity: str, who: Worker) -> dict[str, Any]:
+    """Still at it."""
+    return service_of(request).write(turns.heartbeat, assignment_id=identity, user_id=who.user_id)._asdict()
+
+
+@router.post("/assignments/{identity}/submit")
+def submit(
+    request: Request,
+    response: Response,
+    identity: str,
+    body: Submission,
+    who: Worker,
+    idempotency_key: Annotated[str, Header(max_length=200)] = "",
+) -> dict[str, Any]:
+    """Store a judgment: 200 once it is on disk, 202 where it is beyond the number wanted. Safe to repeat with its key."""
+    if not idempotency_key or not idempotency_key.isprintable():
+        raise Refused(400, "key_needed", "Idempotency-Key: any text of your own, the same whenever this submission is sent again")
+    said = turns.Said(body.answers, body.active_ms, body.input)
+    given = {"assignment_id": identity, "user_id": who.user_id, "key": idempotency_key}
+    receipt = service_of(request).write(turns.submit, said=said, **given)
+    if receipt.is_replay:
+        response.headers["Idempotency-Replayed"] = "true"
+    elif receipt.is_surplus:
+        response.status_code = 202
+    return {"judgment": receipt.judgment_id, "rev": receipt.rev, "surplus": receipt.is_surplus}
+
+
+@router.post("/assignments/{identity}/skip", status_code=204)
+def skip(request: Request, identity: str, body: Reason, who: Worker) -> None:
+    """Leave it to others."""
+    service_of(request).write(turns.skip, assignment_id=identity, user_id=who.user_id, reason=body.reason)
+
+
+@router.post("/assignments/{identity}/report", status_code=204)
+def report(request: Request, identity: str, body: Reason, who: Worker) -> None:
+    """Something is wrong with it."""
+    given = {"assignment_id": identity, "user_id": who.user_id, "reason": body.reason, "words": body.text}
+    service_of(request).write(turns.report_item, **given)
+
+
+@router.post("/assignments/{identity}/release", status_code=204)
+def release(request: Request, identity: str, who: Worker) -> None:
+    """Give it back."""
+    service_of(request).write(turns.release, assignment_id=identity, user_id=who.user_id)
+
+
+@router.post("/assignments/{identity}/recall")
+def recall(request: Request, identity: str, who: Worker) -> dict[str, Any]:
+    """Open a submitted turn again."""
+    service = service_of(request)
+    service.write(turns.recall, assignment_id=identity, user_id=who.user_id)
+    return service.read(lambda connection: screen(connection, queue.turn_of(connection, identity)))
+
+
+@router.get("/me/history")
+def history(request: Request, who: Worker, project_name: str = "", cursor: str = "") -> dict[str, Any]:
+    """One's own turns, the latest first."""
+
+    def look(connection: Connection) -> dict[str, Any]:
+        joined = (
+            assignment.join(item_body, item_body.c.item_id == assignment.c.item_id)
+            .join(project, project.c.id == assignment.c.project_id)
+            .join(task_schema, task_schema.c.id == assignment.c.schema_id)
+        )
+        wanted = select(assignment, item_body.c.prompt_json, project.c.slug, task_schema.c.body_json).select_from(joined)
+        wanted = wanted.where(assignment.c.user_id == who.user_id).order_by(assignment.c.id.desc()).limit(PAGE)
+        if project_name:
+            wanted = wanted.where(or_(project.c.slug == project_name, project.c.id == project_name))
+        if cursor:
+            wanted = wanted.where(assignment.c.id < cursor)
+        rows = connection.execute(wanted).all()
+        return {"turns": [past(row) for row in rows], "cursor": rows[-1].id if len(rows) == PAGE else None}
+
+    return service_of(request).read(look)
+
+
+def past(row: Any) -> dict[str, Any]:
+    prompt = json.loads(row.prompt_json)["messages"][-1]["content"]
+    title = schema_of(row.body_json).title
+    times = {"leased_at": row.leased_at, "closed_at": row.closed_at}
+    return {"assignment": row.id, "project": row.slug, "title": title, "state": row.state, "prompt": prompt[:200], **times}

@@ -1,0 +1,113 @@
+"""``prefloop collect`` as it is typed."""
+
+import json
+import re
+
+import pytest
+
+from prefloop.collect import accounts
+from prefloop.collect.serve import open_database
+from prefloop.data.read import read_groups
+from tests.collect.server import Running
+from tests.command_line import prefloop
+
+
+@pytest.fixture
+def answers(tmp_path):
+    rows = [{"prompt": f"question {n}", "completions": [f"answer {k}" for k in range(3)]} for n in range(3)]
+    path = tmp_path / "answers.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def typed(data, *words):
+    return prefloop("collect", *words, "--data", data)
+
+
+def test_from_a_file_to_rankings_without_a_server(tmp_path, answers):
+    data = tmp_path / "service"
+    looked = typed(data, "import", "first", answers, "--template", "rank", "--dry-run")
+    assert (looked.code, looked.out.splitlines()) == (
+        0,
+        ["answers.jsonl: unranked, 3 rows, 3 items (0 there already)", "nothing was stored (--dry-run)"],
+    )
+    assert typed(data, "import", "first", answers).code == 2  # still no such project
+    stored = typed(data, "import", "first", answers, "--template", "rank", "--overlap", "2")
+    assert stored.out.splitlines()[-1] == "3 items are now in first"
+    assert typed(data, "import", "first", answers).out.splitlines()[-1] == "0 items are now in first"
+    token = typed(data, "user", "token", "sim:0", "--project", "first").out.strip()
+    assert re.fullmatch(r"prefloop_[\w-]{43}", token)
+    assert typed(data, "user", "list").out.splitlines() == ["sim:0: annotator of first"]
+    judge_all(data, token)
+    exported = typed(data, "export", "first", "--out", tmp_path / "out", "least=1")
+    assert exported.out.strip() == f"wrote 3 judgments of 3 items to {tmp_path / 'out'}"
+    (ranking,) = read_groups(tmp_path / "out" / "kway.jsonl").records[0].rankings
+    assert ranking.annotator == "sim:0"
+    saved = typed(data, "backup", tmp_path / "copy")
+    assert saved.out.strip() == f"wrote {tmp_path / 'copy.sqlite'}: 3 judgments of 3 items, checked"
+    assert "is sound" in typed(data, "restore", tmp_path / "copy.sqlite", "--verify").out
+    assert "restored 3 judgments" in typed(data, "restore", tmp_path / "copy.sqlite").out
+    assert typed(data, "user", "erase", "sim:0").code == 0
+    assert typed(data, "user", "list").out.startswith("erased-")
+
+
+def judge_all(data, token) -> None:
+    from prefloop.collect import queue, turns
+
+    database = open_database(data, "")
+    who = database.read(lambda c: accounts.by_token(c, token, database.clock()))
+    project = database.read(lambda c: c.exec_driver_sql("SELECT id FROM project").scalar_one())
+
+    def work(connection) -> None:
+        while isinstance(turn := queue.claim(connection, project_id=project, user_id=who.user_id, now=1), queue.Turn):
+            said = turns.Said({"rank": {"ranking": "a > b > c"}})
+            turns.submit(
+                connection, assignment_id=turn.assignment.id, user_id=who.user_id, key=turn.assignment.id, said=said, now=1
+            )
+
+    database.write(work)
+    database.close()
+
+
+WRONG = [
+    (["export", "x", "--out", "out"], "there is no service in"),
+    (["user", "list"], "there is no service in"),
+    (["import", "x", "answers.jsonl", "--template", "arean"], "did you mean 'arena'"),
+    (["import", "x", "nowhere.jsonl", "--template", "rank"], "there is no data at nowhere.jsonl"),
+    (["import", "x", "nowhere.jsonl", "--template", "rank", "--schema", "y"], "either --template or --schema"),
+    (["import", "x", "nowhere.jsonl", "--schema", "nowhere.yaml"], "nowhere.yaml cannot be read"),
+    (["restore", "nowhere.sqlite"], "there is no backup nowhere.sqlite"),
+    (["serve", "--database", "mysql://x"], "mysql is not supported"),
+]
+
+
+@pytest.mark.parametrize(("words", "said"), WRONG)
+def test_what_cannot_be_done_is_one_message_and_exit_code_2(tmp_path, words, said):
+    outcome = typed(tmp_path / "service", *words)
+    assert outcome.code == 2
+    assert said in outcome.err and "Traceback" not in outcome.err
+
+
+def test_an_account_that_is_not_there_is_named(tmp_path, answers):
+    data = tmp_path / "service"
+    typed(data, "import", "first", answers, "--template", "rank")
+    outcome = typed(data, "user", "token", "ada")
+    assert outcome.code == 2 and "there is no account 'ada'\n  accounts: none yet" in outcome.err
+    assert re.fullmatch(r"http://127\.0\.0\.1:8090/invite#[\w-]{43}\n", typed(data, "user", "invite", "first").out)
+    assert "a role is" not in typed(data, "user", "invite").out
+    assert "one is invited as" in typed(data, "user", "invite", "first", "--role", "king").err
+
+
+def test_a_bad_file_is_refused_by_a_dry_run_too(tmp_path, answers):
+    answers.write_text(answers.read_text() + "{\n")
+    outcome = typed(tmp_path / "service", "import", "first", answers, "--template", "rank", "--dry-run")
+    assert outcome.code == 2 and "answers.jsonl:4, not JSON" in outcome.err
+
+
+def test_the_first_start_prints_the_owners_link_and_ctrl_c_ends_it(tmp_path):
+    running = Running(tmp_path, f"sqlite:///{tmp_path}/collect.sqlite").start()
+    said = (tmp_path / "server.log").read_text()
+    assert re.search(rf"http://127\.0\.0\.1:{running.port}/invite#[\w-]{{43}}", said)
+    second = typed(tmp_path, "serve", "--port", "1")
+    assert second.code == 1 and "another server works on" in second.err
+    assert running.stop() == 0

@@ -1,0 +1,200 @@
+"""RLP's relearning: what synthetic preferences are made of, what the views are, that the representation reaches the backbone."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+
+from prefloop.data.read import read_groups
+from prefloop.data.write import write_groups
+from prefloop.errors import ConfigError, DataError
+from prefloop.methods.relearn import (
+    CODE,
+    RelearnConfig,
+    Relearner,
+    draw_views,
+    of_views,
+    synthetic_preferences,
+)
+from prefloop.models.load import load_reward
+from prefloop.records import Completion, Group, Prompt
+from tests.helpers import assert_close
+from tests.methods.toy import WORLD, history, run_relearn, saved, toy, toy_encoder
+
+
+def config(**settings) -> RelearnConfig:
+    return RelearnConfig.of(**{"model": "m", "data": "d", "samples": "s", "reward": "r", **settings})
+
+
+def group_of(texts: str) -> Group:
+    """A letter each: the answers of one prompt, the same letter drawn again being another completion."""
+    prompt = Prompt.of("x")
+    seen: Counter[str] = Counter()
+    completions = []
+    for text in texts:
+        seen[text] += 1
+        completions.append(Completion.of(prompt, text, source=f"policy:run@0#{seen[text]}"))
+    return Group(prompt=prompt, completions=tuple(completions))
+
+
+def made(texts: str, score: list[float], *, seed: int = 0, **settings):
+    rng = np.random.default_rng(seed)
+    return synthetic_preferences([group_of(texts)], [score], config(**settings), annotator="policy:run", rng=rng)
+
+
+def winner_and_loser(pairs: list[Group]) -> tuple[str, str]:
+    (ranking,) = pairs[0].rankings
+    text = {c.id: c.text for c in pairs[0].completions}
+    return text[ranking.tiers[0][0]], text[ranking.tiers[1][0]]
+
+
+def test_the_best_of_the_largest_cluster_wins_over_one_outside_of_it():
+    """Six of ten say a or A, which means the same; B has the highest reward and is outside, so it can only lose."""
+    score = [0.1, 0.2, 0.9, 0.3, 0.0, 0.1, 5.0, 4.0, 3.0, 2.0]
+    for seed in range(20):
+        pairs, counts = made("aaAaaaBbcd", score, seed=seed)
+        winner, loser = winner_and_loser(pairs)
+        assert winner == "A" and loser in "Bbcd"
+    assert counts == {"prompts": 1, "pairs": 1}
+    assert pairs[0].rankings[0].annotator == "policy:run"
+
+
+def test_every_answer_outside_loses_about_as_often_as_another():
+    lost = Counter(winner_and_loser(made("aaaaaabcde", [0.0] * 10, seed=seed)[0])[1] for seed in range(400))
+    assert set(lost) == set("bcde")
+    assert min(lost.values()) > 60, "each is expected 100 times; 60 is four and a half standard deviations below"
+
+
+@pytest.mark.parametrize(
+    ("texts", "settings", "reason"),
+    [
+        ("aaaabcdefg", {}, "not confident"),
+        ("aaaaaaaaaa", {}, "all mean the same"),
+        ("aAaA", {"confidence": 1.0}, "all mean the same"),
+        ("a", {}, "one answer"),
+        ("ab", {"pairs": "reward"}, "equal scores"),
+    ],
+)
+def test_prompts_that_allow_no_pair_are_counted_by_reason(texts, settings, reason):
+    pairs, counts = made(texts, [0.0] * len(texts), **settings)
+    assert pairs == [] and counts == {"prompts": 1, reason: 1, "pairs": 0}
+
+
+def test_half_is_confident_enough_and_zero_selects_all():
+    assert len(made("aaaaabcdef", [0.0] * 10)[0]) == 1
+    assert len(made("abcdefghij", [0.0] * 10, confidence=0.0)[0]) == 1
+
+
+def test_the_controls_choose_otherwise():
+    score = [0.0, 1.0, 2.0, 0.0]
+    random = {winner_and_loser(made("aAab", score, winner="random", seed=seed)[0])[0] for seed in range(20)}
+    assert random == {"a", "A"}
+    group = group_of("aab")
+    long = group.model_copy(
+        update={"completions": (*group.completions, Completion.of(group.prompt, "bb bb bb"), Completion.of(group.prompt, "a"))}
+    )
+    pairs, _ = synthetic_preferences(
+        [long], [[0.0] * 5], config(length_matched=True), annotator="p", rng=np.random.default_rng(0)
+    )
+    assert winner_and_loser(pairs)[1] == "b"
+    ordered, _ = made("ab", [0.0, 1.0], pairs="reward")
+    assert winner_and_loser(ordered) == ("b", "a")
+
+
+def shouted(first: str, second: str) -> bool:
+    return first.isupper() == second.isupper()
+
+
+def test_any_relation_of_two_texts_can_be_named():
+    pairs, _ = made("abcD", [3.0, 2.0, 1.0, 0.0], same="python:tests.methods.test_relearn:shouted")
+    assert winner_and_loser(pairs) == ("a", "D")
+    with pytest.raises(ConfigError, match="names nothing that can be imported"):
+        made("ab", [0.0, 0.0], same="python:tests.methods.test_relearn:absent")
+    with pytest.raises(ConfigError, match="is no equivalence of two texts"):
+        made("ab", [0.0, 0.0], same="nli")
+
+
+# ------------------------------------------------------------------------------------------------ views
+
+
+def sampled():
+    return toy_encoder().candidates(WORLD.groups(WORLD.demonstration_logprobs, 8, k=4, seed=0))
+
+
+def test_views_are_two_answers_of_one_prompt_and_answers_of_others():
+    batch, rows = sampled(), torch.arange(8)
+    whole = {}
+    for p in range(8):
+        for k in range(4):
+            n = int(batch.completion_length[p, k])
+            text = (*batch.prompt[p, : batch.prompt_length[p]].tolist(), *batch.completion[p, k, :n].tolist())
+            whole.setdefault(text, set()).add((p, k))
+    for seed in range(10):
+        views = draw_views(batch, rows, 3, torch.Generator().manual_seed(seed))
+        for p in range(8):
+            texts = [tuple(views.completion[p, v, : views.completion_length[p, v]].tolist()) for v in range(5)]
+            assert texts[0] != texts[1], "two different answers"
+            assert all(any(q == p for q, _ in whole[text]) for text in texts[:2])
+            assert all(all(q != p for q, _ in whole[text]) for text in texts[2:])
+        assert views.noise.shape == (8, 5 * CODE)
+
+
+@pytest.mark.parametrize("representation", ["mib", "mvi", "infomax", "contrastive"])
+def test_the_representation_reaches_the_backbone_and_parts_add_up(representation):
+    model = Relearner(load_reward(toy() / "reward" / "model"), seed=0).train()
+    views = draw_views(sampled(), torch.arange(8), 2, torch.Generator().manual_seed(0))
+    value = of_views(model, views, representation=representation).value
+    value.backward()
+    backbone = model.reward.base_model.layers[0].self_attn.q_proj.weight.grad
+    assert float(backbone.abs().sum()) > 0
+    from prefloop.models.batch import take, trim
+
+    with torch.no_grad():
+        parts = sum(
+            of_views(model, trim(take(views, rows)), representation=representation).value for rows in torch.arange(8).split(3)
+        )
+    assert_close(parts, value)
+
+
+# ------------------------------------------------------------------------------------------------ runs
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"representation": "mib"}, {"pairs": "none", "representation": "contrastive", "negatives": 4}]
+)
+def test_a_run_learns_writes_its_preferences_down_and_judges_on_people(tmp_path, settings):
+    summary = run_relearn(tmp_path, epochs=2, held_out=0.3, optim={"lr": 2e-3}, **settings)
+    lines = history(tmp_path)
+    assert np.mean([line["accuracy"] for line in lines[-4:]]) > np.mean([line["accuracy"] for line in lines[:4]])
+    assert summary["pair_accuracy"]["n_prompts"] > 0
+    if settings.get("pairs") == "none":
+        assert not (tmp_path / "synthetic.jsonl").exists() and summary["synthetic"] == {}
+    else:
+        written = read_groups(tmp_path / "synthetic.jsonl").records
+        assert len(written) == summary["synthetic"]["pairs"] > 0
+        assert all(len(group.completions) == 2 for group in written)
+
+
+def test_without_a_representation_the_seed_of_its_heads_changes_nothing(tmp_path, monkeypatch):
+    run_relearn(tmp_path / "one")
+    honest = Relearner.__init__
+    monkeypatch.setattr(Relearner, "__init__", lambda self, reward, *, seed: honest(self, reward, seed=seed + 1))
+    run_relearn(tmp_path / "two")
+    assert saved(tmp_path / "one") == saved(tmp_path / "two")
+
+
+def test_nothing_new_to_learn_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="that is prefloop reward on the same rankings"):
+        config(pairs="none")
+    lonely = [
+        group.model_copy(update={"completions": group.completions[:1]})
+        for group in read_groups(samples(), allow_unranked=True).records
+    ]
+    write_groups(tmp_path / "lonely.jsonl", lonely)
+    with pytest.raises(DataError, match=r"gives a synthetic preference \(one answer: \d+\)"):
+        run_relearn(tmp_path / "run", samples=tmp_path / "lonely.jsonl")
+
+
+def samples() -> str:
+    return str(toy() / "samples.jsonl")
