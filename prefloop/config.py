@@ -137,7 +137,7 @@ class OneValueEach(yaml.SafeLoader):
         lines: dict[tuple[str, Any], int] = {}
         for key, _ in node.value:
             name = (key.tag, key.value)
-            if not isinstance(key, yaml.ScalarNode) or key.tag == "tag:yaml.org,2002:merge":
+            if not isinstance(key, yaml.ScalarNode):
                 continue
             if name in lines:
                 raise KeyGivenTwice(

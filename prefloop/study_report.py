@@ -43,15 +43,15 @@ def compared(done: list[Done]) -> dict[str, Any]:
     rows: dict[str, dict[str, Any]] = {}
     paired: dict[tuple[str, str, str], dict[str, Any]] = {}
     for stages in evaluations.values():
-        config, runs = settings_of(stages[0]), [per_prompt(stage) for stage in stages]
+        config, runs, prompts = settings_of(stages[0]), [per_prompt(stage) for stage in stages], prompts_of(stages)
         names = {name: shown(name, stages[0], first) for name in runs[0]}
         for told in stages[0].summary["rows"]:
             name = told["name"]
-            made = row(name, runs, baseline=config.baseline, is_bound=name == chooser(config))
+            made = row(name, runs, baseline=config.baseline, is_bound=name == chooser(config), prompts=prompts)
             made["fluency"] |= of_all_answers(name, stages)
             rows.setdefault(names[name], made | {"name": names[name]})
         for pair in stages[0].summary["paired"]:
-            made = difference(pair["a"], pair["b"], pair["metric"], runs)
+            made = difference(pair["a"], pair["b"], pair["metric"], runs, prompts)
             made |= {"a": names[pair["a"]], "b": names[pair["b"]]}
             paired.setdefault((made["a"], made["b"], made["metric"]), made)
     return {"baseline": first.baseline, "rows": list(rows.values()), "paired": list(paired.values())}
@@ -64,6 +64,12 @@ def settings_of(one: Done) -> Any:
 
 def per_prompt(evaluation: Done) -> dict[str, dict[str, list[float]]]:
     return json.loads((evaluation.stage.folder / "per_prompt.json").read_text(encoding="utf-8"))
+
+
+def prompts_of(evaluations: list[Done]) -> list[list[str]] | None:
+    """The ids of the prompts of each evaluation; None where one is from before they were written down."""
+    paths = [one.stage.folder / "prompts.json" for one in evaluations]
+    return [json.loads(p.read_text(encoding="utf-8")) for p in paths] if all(p.is_file() for p in paths) else None
 
 
 def chooser(config: Any) -> str:
@@ -167,7 +173,7 @@ def study_data(study: StudyConfig, done: list[Done], summary: dict[str, Any], *,
         "reward_model": trust(first, summary, evaluation),
         "rewards": [told | {"trust": own_trust(told["name"], first)} for told in summary["rewards"]["rows"]],
         "reward_pairs": summary["rewards"]["paired"],
-        "curves": {policy_of(one, evaluation): points for one in first if (points := curve(one.stage.folder))},
+        "curves": {policy_of(one, evaluation): points for one in first if (points := curve(one))},
         "best_of_n": evaluation.summary["best_of_n"] if evaluation else [],
         "samples": json.loads((evaluation.stage.folder / "samples.json").read_text(encoding="utf-8")) if evaluation else [],
         "sft_selection": next((one.summary["epochs"] for one in first if one.stage.command == "select"), []),
@@ -244,18 +250,21 @@ def finite(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
 
 
-def curve(folder: Path) -> list[dict[str, Any]]:
-    """Proxy and gold of the answers of every round, gold with the interval of a mean of independent answers.
+def curve(one: Done) -> list[dict[str, Any]]:
+    """Proxy and gold of the answers of every round, gold with an interval as if each prompt had one answer.
 
+    The log has the spread of all answers of a round, not of the means of its prompts. The k answers to one prompt are not
+    independent, so their number is no sample size; with that of the prompts, answers / k, the interval is right where all
+    answers to a prompt are worth the same, and too wide otherwise.
     Empty where a stage trained no policy on answers of its own.
     """
-    log = folder / "metrics.jsonl"
+    log = one.stage.folder / "metrics.jsonl"
     lines = log.read_text(encoding="utf-8").splitlines() if log.is_file() else []
-    points = []
+    points, before = [], 0
     for told in map(json.loads, lines):
         if "objective/scores" not in told or "episode" not in told:
             return []
-        answers = told["episode"] / (told["step"] + 1)
+        answers, before = told["episode"] - before, told["episode"]
         point = {
             "step": told["step"],
             "episodes": told["episode"],
@@ -264,7 +273,8 @@ def curve(folder: Path) -> list[dict[str, Any]]:
             "length": told.get("objective/length"),
         }
         if "measure/gold" in told:
-            arm = 1.96 * told["measure/gold_sd"] / math.sqrt(answers)
+            prompts = answers / getattr(settings_of(one), "k", 1)
+            arm = 1.96 * told["measure/gold_sd"] / math.sqrt(prompts)
             gold = told["measure/gold"]
             point |= {"gold": gold, "gold_low": gold - arm, "gold_high": gold + arm}
         points.append(point)
@@ -280,7 +290,7 @@ def counts(first: list[Done], evaluation: Done | None) -> dict[str, Any]:
     learned = rankings.summary if rankings else reward.summary if reward else {}
     return {
         "training_prompts": told.get("prompts") or (reward.summary.get("prompts") if reward else None),
-        "answers_per_prompt": told["completions"] // told["prompts"] if told.get("completions") and told.get("prompts") else None,
+        "answers_per_prompt": getattr(settings_of(answers), "k", None) if answers else None,
         "annotators": getattr(settings_of(rankings), "annotators", None) if rankings else None,
         "rankings": learned.get("rankings"),
         "pairs": learned.get("pairs"),

@@ -23,6 +23,7 @@ from tests.methods.toy import (
     run_dpo,
     run_ppo,
     run_reinforce,
+    run_relearn,
     run_reward,
     run_rrhf,
     run_sft,
@@ -37,6 +38,7 @@ RUNS: dict[str, Callable[..., Any]] = {
     "dpo": run_dpo,
     "rrhf": run_rrhf,
     "reinforce": run_reinforce,
+    "relearn": run_relearn,
 }
 FAULTS = {  # method: where it dies, and at which occasion; one of them always after the last checkpoint
     "sft": (("metrics logged", 4), ("checkpoint parts written", 2), ("checkpoint in place", 5)),
@@ -45,6 +47,7 @@ FAULTS = {  # method: where it dies, and at which occasion; one of them always a
     "dpo": (("step done", 5), ("checkpoint in place", 3)),
     "rrhf": (("step done", 5), ("checkpoint in place", 3)),
     "reinforce": (("metrics logged", 3), ("checkpoint in place", 2)),
+    "relearn": (("step done", 5), ("checkpoint in place", 2)),
 }
 
 
@@ -59,6 +62,7 @@ def settings(toy: Path) -> dict[str, dict[str, Any]]:
         "dpo": {"epochs": 2, "batch": 50, "save_every": 3, "optim": {"warmup": 2}, "adapter": {"rank": 2}},
         "rrhf": {"epochs": 2, "batch": 50, "save_every": 3, "optim": {"warmup": 2}},
         "reinforce": {**sizes, "epochs": 2, "ema": 0.9},
+        "relearn": {"batch": 30, "save_every": 3, "representation": "mib", "views_batch": 4, "optim": {"warmup": 2}},
     }
 
 

@@ -14,7 +14,15 @@ from safetensors.torch import load_file
 from tests.children import words
 from tests.command_line import prefloop
 from tests.helpers import assert_close
-from tests.methods.toy import history, ppo_settings, preference_settings, reinforce_settings, reward_settings, sft_settings, toy
+from tests.methods.toy import (
+    history,
+    ppo_settings,
+    preference_settings,
+    reinforce_settings,
+    reward_settings,
+    sft_settings,
+    toy,
+)
 
 ROOT = Path(__file__).parents[1]
 

@@ -19,7 +19,16 @@ BY_NAME = {  # names of the user's own
     "rewards/python:tests.methods.toy:gold": "rewards/SPEC",
 }
 
-START = {"sft": "base", "reward": "base", "ppo": "base", "sample": "base", "dpo": "base", "rrhf": "base", "reinforce": "base"}
+START = {
+    "sft": "base",
+    "reward": "base",
+    "ppo": "base",
+    "sample": "base",
+    "dpo": "base",
+    "rrhf": "base",
+    "reinforce": "base",
+    "relearn": "base",
+}
 HELD_OUT = {"held_out": 0.4, "seed": 1}  # of eight prompts some on each side
 SHORT: dict[str, dict[str, Any]] = {
     "pretrain": {
@@ -49,6 +58,15 @@ SHORT: dict[str, dict[str, Any]] = {
     },
     "dpo": {"data": "rankings.jsonl", "batch": 64, **HELD_OUT},
     "rrhf": {"data": "rankings.jsonl", "batch": 64, "epochs": 1, **HELD_OUT},
+    "relearn": {
+        "data": "rankings.jsonl",
+        "samples": "samples.jsonl",
+        "reward": "runs/reward/model",
+        "confidence": 0.2,
+        "representation": "mib",
+        "batch": 64,
+        "held_out": 0.3,
+    },
     "reinforce": {
         "reward": "runs/reward/model",
         "prompts": "prompts.jsonl",
@@ -63,6 +81,7 @@ SHORT: dict[str, dict[str, Any]] = {
 VARIANTS = {
     "ppo with a shared trunk": ("ppo", {"critic": "trunk", "ptx": 0.0, "text": ""}),
     "orpo": ("dpo", {"loss": "orpo"}),
+    "relearn with a contrastive loss": ("relearn", {"representation": "contrastive", "pairs": "none"}),
     "grpo": ("reinforce", {"method": "grpo", "reward": {"runs/reward/model": 1.0, "python:tests.methods.toy:gold": 0.5}}),
 }
 

@@ -11,7 +11,7 @@ from prefloop.demo import print_fluency, print_rewards, print_table
 from prefloop.report.page import render
 from prefloop.report.pages import read_study
 from prefloop.study import Done, Stage, StudyConfig
-from prefloop.study_report import main_reward, study_data, summarised
+from prefloop.study_report import curve, main_reward, study_data, summarised
 from tests.helpers import assert_close
 from tests.report.reading import Page
 
@@ -31,15 +31,15 @@ def finished(
 
 
 def reward(out: Path, label: str, right: list[float], *, seed: int = 0, pairs: int = 2, data: str = "") -> Done:
-    """A reward model with its accuracy on each of three held-out prompts."""
+    """A reward model with its accuracy on each of up to three held-out prompts."""
     prompts = [f"p{seed}{i}" for i in range(len(right))]
     told = {
         "prompt": prompts,
         "pairs": [pairs] * len(right),
         "accuracy": right,
-        "loss": HALF,
-        "prefers_longer": HALF,
-        "prefers_shorter": HALF,
+        "loss": HALF[: len(right)],
+        "prefers_longer": HALF[: len(right)],
+        "prefers_shorter": HALF[: len(right)],
     }
     accuracy = {"mean": sum(right) / len(right), "low": 0.0, "high": 1.0, "n": pairs * len(right), "n_prompts": len(right)}
     bins = {"calibration": [], "accuracy_by_gap": []}
@@ -144,6 +144,71 @@ def test_the_points_of_a_sweep_are_rows_of_their_own_and_no_seeds(tmp_path):
     assert {row["gold"]["n_seeds"] for row in summary["rows"]} == {1}
     assert [(pair["a"], pair["b"]) for pair in summary["paired"]] == [("ppo", "base"), ("ppo@ppo.kl=2.0", "base")]
     assert "from PPO and PPO (ppo.kl=2.0)" in page.text
+
+
+def test_items_of_a_skill_and_prompts_that_seeds_share_are_counted_once(tmp_path):
+    """Eight seeds that solve the same items: nested, 12 items would pass for 96."""
+    solved, worth = [1.0, 0.0] * 6, [0.0, 1.0, 2.0]
+    done = [evaluation(tmp_path, {"base": "m"}, {"base": worth}, seed=seed) for seed in range(8)]
+    for one in done:
+        path = one.stage.folder / "per_prompt.json"
+        judged = json.loads(path.read_text())
+        judged["base"]["skill/sums"] = solved
+        path.write_text(json.dumps(judged))
+    alone = summarised(StudyConfig(name="s"), done[:1], 1.0)["rows"][0]["skill_interval"]["sums"]
+    (row,) = summarised(StudyConfig(name="s"), done, 1.0)["rows"]
+    skill, gold = row["skill_interval"]["sums"], row["gold"]
+    assert (skill["n_prompts"], skill["n_seeds"], skill["n"]) == (12, 8, 96)
+    assert skill["high"] - skill["low"] >= alone["high"] - alone["low"]
+    for one in done:
+        (one.stage.folder / "prompts.json").write_text(json.dumps(["x", "y", "z"]))
+    shared = summarised(StudyConfig(name="s"), done, 1.0)["rows"][0]["gold"]
+    assert shared["high"] - shared["low"] > 1.2 * (gold["high"] - gold["low"])
+
+
+def test_answers_per_prompt_and_annotators_are_what_was_asked_for(tmp_path):
+    """Repeated answers are dropped: 7,591 of 1,900 prompts come from four each, not three."""
+    answers = finished(
+        tmp_path, "answers", "sample", {"model": "m", "prompts": "p.jsonl", "k": 4}, {"prompts": 1900, "completions": 7591}
+    )
+    rankings = finished(
+        tmp_path, "ranks", "rank", {"data": f"{answers.stage.folder}/c.jsonl", "reward": "lexicon:x.csv"}, {"rankings": 6}
+    )
+    done = [answers, rankings, reward(tmp_path, "reward", HALF, data=f"{rankings.stage.folder}/rankings.jsonl")]
+    counts = study_data(StudyConfig(name="s"), done, summarised(StudyConfig(name="s"), done, 1.0), command="").counts
+    assert (counts.training_prompts, counts.answers_per_prompt, counts.annotators) == (1900, 4, 1)
+
+
+def test_the_interval_of_a_curve_counts_prompts_and_not_their_answers(tmp_path):
+    trained = finished(tmp_path, "ppo", "ppo", {"model": "m", "reward": "r", "prompts": "p.jsonl", "k": 4}, {"episodes": 96})
+    log = [
+        {"step": step, "episode": episode, "objective/scores": 0.5, "measure/gold": 2.0, "measure/gold_sd": 3.0}
+        for step, episode in ((0, 64), (1, 96))  # rounds of 16 and of 8 prompts
+    ]
+    (trained.stage.folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in log))
+    points = curve(trained)
+    assert_close([point["gold_high"] - 2.0 for point in points], [1.96 * 3 / 16**0.5, 1.96 * 3 / 8**0.5])
+    assert_close([2.0 - point["gold_low"] for point in points], [1.96 * 3 / 16**0.5, 1.96 * 3 / 8**0.5])
+
+
+def test_a_reward_model_judged_on_one_prompt_has_no_interval_and_is_told_all_the_same(tmp_path):
+    done = [reward(tmp_path, "reward", [1.0])]
+    done[0].summary["pair_accuracy"] |= {"low": None, "high": None}
+    summary, page, printed = told(done)
+    assert summary["reward_model"]["pair_accuracy"]["low"] is None
+    assert (summary["rewards"]["rows"][0]["accuracy"]["low"], summary["rewards"]["paired"][0]["high"]) == (None, None)
+    assert "100.0%" in page.text and "1.000" in printed and "not separated" in printed
+
+
+def test_three_points_of_a_sweep_are_not_pooled(tmp_path):
+    """One seed, three prices of distance with gold 0, 1 and 5: three rows of one seed each, not a mean of 2 over three."""
+    done = [
+        evaluation(tmp_path, {"sft": "m", "ppo": f"ppo-{kl}/model"}, {"sft": [0.0] * 3, "ppo": [gold] * 3}, label=f"evaluate@ppo.kl={kl}")
+        for kl, gold in ((0.1, 0.0), (0.2, 1.0), (0.4, 5.0))
+    ]  # fmt: skip
+    rows = summarised(StudyConfig(name="s"), done, 1.0)["rows"]
+    assert [row["gold"]["mean"] for row in rows] == [0.0, 0.0, 1.0, 5.0]
+    assert {row["gold"]["n_seeds"] for row in rows} == {1}
 
 
 def test_policies_are_judged_beside_the_reward_model_the_evaluation_names(tmp_path):

@@ -161,8 +161,10 @@ def a_choice(question: Any, value: Any, letters: Mapping[str, str]) -> Answers:
     if not isinstance(choice, str) or choice not in allowed:
         raise Wrong(f"the choice is {choice!r}; allowed are {', '.join(allowed)}")
     is_between = choice in letters
-    if question.strength and is_between and not (is_whole(strength) and 1 <= strength <= question.strength):
+    if question.strength and is_between and strength not in range(1, question.strength + 1):
         raise Wrong(f"the strength is {strength!r}; allowed are 1 to {question.strength}")
+    if isinstance(strength, bool):
+        raise Wrong("the strength must be a whole number")
     stored: Answers = {"choice": letters.get(choice, choice)}
     return stored | ({"strength": strength} if question.strength and is_between else {})
 

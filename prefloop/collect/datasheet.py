@@ -7,6 +7,7 @@ at how many.
 import json
 import re
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 from sqlalchemy import Row
@@ -42,7 +43,7 @@ class Summary:
         self.personal: Counter[str] = Counter()
         self.rankings: list[Ranking] = []
         self.compared = 0
-        self.guidelines: dict[str, str] = {}
+        self.guidelines: Mapping[str, str] = {}
 
     def add(self, judged: Judged) -> None:
         """One more item."""
@@ -63,7 +64,7 @@ class Summary:
         self.by_annotator[one.annotator] += 1
         self.by_version[one.version] += 1
         self.last_judgment = max(self.last_judgment, one.id)
-        self.guidelines = one.schema.guidelines or self.guidelines
+        self.guidelines = {**one.schema.guidelines} or self.guidelines
         order = order_in(one)
         if order is not None:
             self.add_order(order[0], order[1], one.shown)

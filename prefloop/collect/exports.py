@@ -289,7 +289,7 @@ def export(
     beside.mkdir(parents=True)
     try:
         with database.snapshot() as connection:
-            manifest = write_all(connection, project, beside, format, config or ExportConfig(), progress)
+            manifest = write_all(connection, project, beside, format, config or ExportConfig.of(), progress)
         if folder.exists():
             folder.rmdir()
         beside.rename(folder)

@@ -47,7 +47,7 @@ def migrate_in(connection: Connection) -> None:
         connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": LOCK})
     here, wanted, directory = version_of(connection), newest(), scripts()
     try:
-        steps = directory._upgrade_revs(wanted, here or None) if here != wanted else []
+        steps = directory._upgrade_revs(wanted, here or "base") if here != wanted else []
     except CommandError:
         raise DataError(
             f"the database is of version {here}, which this prefloop does not know (it knows up to {wanted})\n"

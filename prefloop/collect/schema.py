@@ -201,11 +201,11 @@ class TaskSchema(Config):
     guidelines: Words = Field({}, description="Markdown, shown beside the work")
     medium: Literal["text", "image", "audio", "video"] = "text"
     live: bool = Field(False, description="the annotator writes the prompts, models answer")
-    completions: HowMany = HowMany()
+    completions: HowMany = HowMany.of()
     order: Order = Field("balanced", description="of the answers on the screen")
     render: Literal["rendered", "raw", "annotator"] = Field("rendered", description="Markdown drawn, as typed, or by choice")
     stages: list[Stage] = Field(min_length=1)
-    lease: Lease = Lease()
+    lease: Lease = Lease.of()
 
     @model_validator(mode="after")
     def a_schema_is_of_one_piece(self) -> "TaskSchema":

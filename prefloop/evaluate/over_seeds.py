@@ -1,6 +1,8 @@
 """The table of policies from what each of them did on each prompt, in one run or over several seeds.
 
-One run gives intervals over its prompts; several give intervals over seeds and the prompts of each. Skills are over items.
+One run gives intervals over its prompts; several give intervals over seeds and prompts. Skills are over items, which are the
+same in every run: more seeds do not make them more. Whether runs share prompts too is told by ``prompts``, the ids of each
+run's; without it every run has prompts of its own.
 """
 
 from collections.abc import Mapping, Sequence
@@ -8,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from prefloop.stats.intervals import hierarchical_mean, hierarchical_paired
+from prefloop.stats.intervals import mean_over_seeds, paired_over_seeds
 
+Prompts = Sequence[Sequence[str]]  # the ids of each run's prompts, as prompts.json of an evaluation has them
 PerPrompt = Mapping[str, Mapping[str, Sequence[float]]]  # row -> figure -> one value per prompt (or per item of a skill)
 SKILL, FLUENCY = "skill/", "fluency/"
 
@@ -24,13 +27,15 @@ def wins_of(row: Mapping[str, Any]) -> Any:
     return next((value for key, value in row.items() if key.startswith(win_key(""))), None)
 
 
-def row(name: str, runs: Sequence[PerPrompt], *, baseline: str, is_bound: bool = False) -> dict[str, Any]:
+def row(
+    name: str, runs: Sequence[PerPrompt], *, baseline: str, is_bound: bool = False, prompts: Prompts | None = None
+) -> dict[str, Any]:
     """A line of the table; what was not measured is None. ``is_bound``: its KL is a formula's, so there is no interval.
 
     ``kl``, ``length``, ``proxy`` and skills are numbers, each with its interval in a neighbour called ``..._interval``.
     """
     figures = list(runs[0][name])
-    found = {figure: interval(name, figure, runs) for figure in figures}
+    found = {figure: interval(name, figure, runs, prompts) for figure in figures}
     skills = [figure.removeprefix(SKILL) for figure in figures if figure.startswith(SKILL)]
     numbers = {figure: found[figure]["mean"] if figure in found else None for figure in ("kl", "length", "proxy")}
     return {
@@ -50,15 +55,26 @@ def row(name: str, runs: Sequence[PerPrompt], *, baseline: str, is_bound: bool =
     }
 
 
-def interval(name: str, figure: str, runs: Sequence[PerPrompt]) -> dict[str, Any]:
-    """Mean, ends and sample; n is what was averaged: prompts, times seeds where there are several."""
-    told = hierarchical_mean([run[name][figure] for run in runs])
-    return {**told.as_dict(), "n": told.n_prompts * told.n_seeds}
+def interval(name: str, figure: str, runs: Sequence[PerPrompt], prompts: Prompts | None = None) -> dict[str, Any]:
+    """Mean, ends and sample; n is what was averaged, over all seeds."""
+    values = [run[name][figure] for run in runs]
+    sizes = [len(row) for row in values]
+    return {**mean_over_seeds(values, asked(figure, sizes, prompts)).as_dict(), "n": sum(sizes)}
 
 
-def difference(a: str, b: str, metric: str, runs: Sequence[PerPrompt]) -> dict[str, Any]:
+def difference(a: str, b: str, metric: str, runs: Sequence[PerPrompt], prompts: Prompts | None = None) -> dict[str, Any]:
     """a - b on the same prompts of each run. Best-of-n may have answered only the first of them."""
     sides = [(np.asarray(run[a][metric]), np.asarray(run[b][metric])) for run in runs]
     n = min(len(side) for both in sides for side in both)
-    told = hierarchical_paired([of_a[:n] for of_a, _ in sides], [of_b[:n] for _, of_b in sides])
+    of_a, of_b = ([side[i][:n] for side in sides] for i in (0, 1))
+    told = paired_over_seeds(of_a, of_b, asked(metric, [n] * len(runs), prompts))
     return {"a": a, "b": b, "metric": metric, **told.as_dict()}
+
+
+def asked(figure: str, sizes: Sequence[int], prompts: Prompts | None) -> list[list[Any]]:
+    """What each value of each run is about, of the first so many: items in their order, prompts by id or as nobody else's."""
+    if figure.startswith(SKILL):
+        return [list(range(size)) for size in sizes]
+    if prompts is None:
+        return [[(run, i) for i in range(size)] for run, size in enumerate(sizes)]
+    return [list(ids[:size]) for ids, size in zip(prompts, sizes, strict=True)]

@@ -149,8 +149,13 @@ def main(config: PoliciesConfig, options: Options) -> dict:
                 if config.fluency:
                     per_prompt[config.best_of.name] |= named(fluency(baseline, chosen, asked))
         if gold:
-            wins(per_prompt, answers, gold, config)
+            rivals = answers[config.baseline]
+            if config.k == 1:  # with one answer each there is no pair of independent draws among them
+                encoder = Encoder(load_tokenizer(config.policies[config.baseline]), template=config.template)
+                rivals = drawn(baseline, encoder, prompts, config, k=1, seed=run.seed("rivals"))
+            wins(per_prompt, answers, rivals, gold, config)
         run.write_json("per_prompt.json", per_prompt)
+        run.write_json("prompts.json", [prompt.id for prompt in prompts])
         run.write_json("samples.json", read_aloud(prompts, answers, gold, config))
         chooser = config.best_of.name if config.best_of else ""
         rows = [row(name, [per_prompt], baseline=config.baseline, is_bound=name == chooser) for name in ordered(config)]
@@ -281,14 +286,27 @@ def order_agreement(proxy: np.ndarray, truth: np.ndarray) -> dict:
     return clustered_share([hits[is_ordered] for hits, is_ordered in zip(agrees, by_gold != 0, strict=True)])
 
 
-def wins(per_prompt: Table, answers: dict[str, Samples], gold: Scorer, config: PoliciesConfig) -> None:
-    """Adds the share of answer pairs in which a row beats the baseline by gold, ties counting half."""
-    ours = answers[config.baseline]
-    base = np.asarray(gold(ours.prompts, ours.completions)).reshape(-1, config.k)
+def wins(per_prompt: Table, answers: dict[str, Samples], rivals: Samples, gold: Scorer, config: PoliciesConfig) -> None:
+    """Adds the share of pairs of independent answers in which a row beats the baseline by gold, ties counting half.
+
+    The i-th answers of all policies come of the same random numbers (models/sampling.py), so that of two policies that
+    agree they are the same answer and a tie. A pair is therefore answer i of the one and answer j of the other with j not i.
+    ``rivals`` are the baseline's own answers, or with k = 1 others, drawn with random numbers of their own; so are those of
+    best-of-n. The baseline wins half against itself.
+    """
+    base = np.asarray(gold(rivals.prompts, rivals.completions)).reshape(-1, config.k)
     for name, samples in answers.items():
         theirs = np.asarray(gold(samples.prompts, samples.completions)).reshape(len(per_prompt[name]["gold"]), -1)
-        gap = theirs[:, :, None] - base[: len(theirs), None, :]
-        per_prompt[name]["win"] = ((gap > 0) + 0.5 * (gap == 0)).mean((1, 2)).tolist()
+        shares_numbers = config.k > 1 and name in config.policies
+        share = share_won(theirs, base[: len(theirs)], without_diagonal=shares_numbers)
+        per_prompt[name]["win"] = share.tolist() if name != config.baseline else [0.5] * len(share)
+
+
+def share_won(a: np.ndarray, b: np.ndarray, *, without_diagonal: bool) -> np.ndarray:
+    """Per prompt the share of pairs of a value of ``a`` and one of ``b`` in which a is more, ties half.  P K, P L -> P"""
+    gap = a[:, :, None] - b[:, None, :]
+    is_pair = ~np.eye(*gap.shape[1:], dtype=bool) if without_diagonal else np.ones(gap.shape[1:], dtype=bool)
+    return ((gap > 0) + 0.5 * (gap == 0))[:, is_pair].mean(1)
 
 
 def ordered(config: PoliciesConfig) -> list[str]:

@@ -325,6 +325,7 @@ def main(config: ReinforceConfig, options: Options) -> dict:
             "method": config.method,
             "episodes": last["episode"],
             "weights": "exponential moving average" if config.ema else "last round",
+            "figures": "of the last round's answers, drawn before its updates",
             **{name: last[name] for name in last if name.startswith(("objective/", "measure/", "groups/"))},
         }
         with learner.ema_weights():

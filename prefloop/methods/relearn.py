@@ -346,7 +346,8 @@ def main(config: RelearnConfig, options: Options) -> dict:
         judged = [group for group in held_out if encoder.fits(group.prompt)]
         if judged:
             scored = scores_of(reward_scorer(reward, encoder), judged)
-            summary |= {"pair_accuracy": pair_accuracy(judged, scored), "baselines": length_baselines(judged)}
+            summary |= {"pair_accuracy": pair_accuracy(judged, scored, with_unusable=config.unusable)}
+            summary["baselines"] = length_baselines(judged, with_unusable=config.unusable)
         card = {"method": "relearn", **summary}
         on_main(partial(save_model, reward, tokenizer, run.model_folder, card=card, encoder=encoder))
         verify_saved(reward, run.model_folder, flat_rows(take(both, slice(0, 2))).tokens)

@@ -6,12 +6,13 @@ narrow when n is small (it divides by n, and uses normal tails), so both arms ar
 the data. The correction is Hesterberg's (The American Statistician 69, 2015; arXiv 1411.5279), who makes it on the
 percentiles; those cannot leave the range of the data, and so cover a median at most 3 times in 4 with three seeds.
 
-Which of the four a comparison needs:
+Which of these a comparison needs:
 
     mean_interval        one run: over prompts, which are a sample of the prompts there could be
     paired_difference    two systems on the same prompts: always this, never two overlapping intervals
     hierarchical_paired  several seeds, each with prompts of its own: resamples seeds, then prompts inside each
     crossed_paired       several seeds on the same prompts: resamples seeds and prompts, each for all of the other
+    paired_over_seeds    several seeds whose prompts are known by name: nested where no two share one, crossed where they do
 
 Rules for little data: no value gives mean NaN and an unbounded interval; one value gives an unbounded interval, since it
 says nothing about spread; several seeds of which there is one give the interval over its prompts, with ``n_seeds`` 1.
@@ -19,7 +20,7 @@ NaN and infinity are refused. Outcomes that are won or lost go to ``wilson``: re
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import asdict, dataclass
 from statistics import NormalDist
 from typing import Any, Literal
@@ -50,7 +51,8 @@ class Interval:
 
 @dataclass(frozen=True)
 class SeedInterval:
-    """The same over seeds and prompts. ``n_prompts`` is of one seed: the fewest, where seeds differ."""
+    """The same over seeds and prompts. ``n_prompts`` is of one seed (the fewest, where seeds differ) if each has its own; of
+    seeds that share prompts it is the different prompts of all of them."""
 
     mean: float
     low: float
@@ -122,28 +124,71 @@ def hierarchical_paired(
     return hierarchical_mean(rows, level=level, n_boot=n_boot, seed=seed)
 
 
-def crossed_mean(values: ArrayLike, *, level: float = 0.95, n_boot: int = 2000, seed: int = 0) -> SeedInterval:
-    """Mean of a table of seeds by prompts in which every seed answered the same prompts.
+def crossed_mean(
+    values: Sequence[ArrayLike] | Values,
+    prompts: Sequence[Sequence[Hashable]] | None = None,
+    *,
+    level: float = 0.95,
+    n_boot: int = 2000,
+    seed: int = 0,
+) -> SeedInterval:
+    """Mean over seeds of the mean over prompts, where seeds answered the same prompts, all of them or some.
 
-    An easy prompt is easy under every seed, so more seeds do not make prompts more certain. Rows and columns are resampled
-    independently (Owen, The pigeonhole bootstrap, Annals of Applied Statistics 1, 2007), which errs on the wide side.
+    ``values[s]`` holds the values of seed s and ``prompts[s]`` what each of them is about; without ``prompts`` the values are
+    a table of seeds by prompts. A seed may lack a prompt, or hold several values of one.
+
+    An easy prompt is easy under every seed, so more seeds do not make prompts more certain. Seeds and prompts are resampled
+    independently (Owen, The pigeonhole bootstrap, Annals of Applied Statistics 1, 2007, section 3, where cells may be empty):
+    a value counts as often as its seed times as often as its prompt was drawn. That errs on the wide side.
     """
-    table = np.asarray(values, dtype=np.float64)
-    if table.ndim != 2:
-        raise ValueError(f"a crossed mean needs a table of seeds by prompts, got shape {table.shape}")
-    finite(table.ravel())
-    n_seeds, n_prompts = table.shape
-    if n_seeds <= 1 or n_prompts <= 1:
-        return of_one_seed(list(table), level=level, n_boot=n_boot, seed=seed)
+    if prompts is None:
+        table = np.asarray(values, dtype=np.float64)
+        if table.ndim != 2:
+            raise ValueError(f"a crossed mean needs a table of seeds by prompts, got shape {table.shape}")
+        prompts = [range(table.shape[1])] * len(table)
+    rows = [finite(row) for row in values]
+    if [len(row) for row in rows] != [len(names) for names in prompts]:
+        raise ValueError(f"every value needs its prompt, got {[len(r) for r in rows]} values of {[len(n) for n in prompts]}")
+    if not rows or not all(len(row) for row in rows):
+        return of_one_seed(rows, level=level, n_boot=n_boot, seed=seed)
+    total, count = cells(rows, prompts)
+    n_seeds, n_prompts = total.shape
+    mean = float(np.mean([row.mean() for row in rows]))
+    if n_prompts == 1:
+        return SeedInterval(mean, -math.inf, math.inf, 1, n_seeds)
     rng = np.random.default_rng(seed)
-    draws = np.concatenate([crossed_means(table, size, rng) for size in sizes(n_boot, n_prompts)])
-    mean = float(table.mean())
-    return SeedInterval(mean, *bounds(draws, mean, min(n_seeds, n_prompts), level), n_prompts, n_seeds)
+    draws = np.concatenate([crossed_means(total, count, size, rng) for size in sizes(n_boot, n_prompts)])
+    n = n_prompts if n_seeds == 1 else min(n_seeds, n_prompts)
+    return SeedInterval(mean, *bounds(draws[np.isfinite(draws)], mean, n, level), n_prompts, n_seeds)
 
 
 def crossed_paired(a: ArrayLike, b: ArrayLike, *, level: float = 0.95, n_boot: int = 2000, seed: int = 0) -> SeedInterval:
     """Mean of a - b, both tables of seeds by prompts, where every seed answered the same prompts."""
     return crossed_mean(difference(a, b), level=level, n_boot=n_boot, seed=seed)
+
+
+def mean_over_seeds(
+    values: Sequence[ArrayLike], prompts: Sequence[Sequence[Hashable]], *, level: float = 0.95, n_boot: int = 2000, seed: int = 0
+) -> SeedInterval:
+    """Mean over seeds of the mean over prompts, by what ``prompts`` says: crossed where a prompt stands twice, nested otherwise."""
+    settings: Any = {"level": level, "n_boot": n_boot, "seed": seed}
+    names = [name for row in prompts for name in row]
+    is_nested = len(set(names)) == len(names)
+    return hierarchical_mean(values, **settings) if is_nested else crossed_mean(values, prompts, **settings)
+
+
+def paired_over_seeds(
+    a: Sequence[ArrayLike],
+    b: Sequence[ArrayLike],
+    prompts: Sequence[Sequence[Hashable]],
+    *,
+    level: float = 0.95,
+    n_boot: int = 2000,
+    seed: int = 0,
+) -> SeedInterval:
+    """Mean of a - b over seeds and prompts; ``a[s]`` and ``b[s]`` are both about ``prompts[s]``."""
+    rows = [difference(of_a, of_b) for of_a, of_b in zip(a, b, strict=True)]
+    return mean_over_seeds(rows, prompts, level=level, n_boot=n_boot, seed=seed)
 
 
 def wilson(successes: float, n: int, *, level: float = 0.95) -> Interval:
@@ -187,12 +232,39 @@ def bootstrap_means(values: Values, n_boot: int, rng: np.random.Generator) -> Va
     return np.concatenate(parts) if parts else np.empty(0)
 
 
-def crossed_means(table: Values, size: int, rng: np.random.Generator) -> Values:
-    """Means of ``size`` tables whose rows and columns are drawn with replacement from those of ``table``."""
-    n_seeds, n_prompts = table.shape
-    times = rng.multinomial(n_seeds, np.full(n_seeds, 1 / n_seeds), size=size)  # how often each seed is drawn
-    rows = times @ table / n_seeds  # size, n_prompts
-    return np.take_along_axis(rows, indices(n_prompts, size, n_prompts, rng), axis=1).mean(1)
+def cells(rows: Sequence[Values], prompts: Sequence[Sequence[Hashable]]) -> tuple[Values, Values]:
+    """Sum and number of the values of every seed about every prompt, prompts in the order of their first appearance.  S P, S P"""
+    column: dict[Hashable, int] = {}
+    for names in prompts:
+        for name in names:
+            column.setdefault(name, len(column))
+    total, count = np.zeros((len(rows), len(column))), np.zeros((len(rows), len(column)))
+    for s, (row, names) in enumerate(zip(rows, prompts, strict=True)):
+        at = [column[name] for name in names]
+        np.add.at(total[s], at, row)
+        np.add.at(count[s], at, 1.0)
+    return total, count
+
+
+def crossed_means(total: Values, count: Values, size: int, rng: np.random.Generator) -> Values:
+    """``size`` means over drawn seeds of the mean over drawn prompts; a seed none of whose prompts was drawn is left out.
+
+    NaN where that leaves no seed. ``total`` and ``count`` are seeds by prompts.
+    """
+    n_seeds, n_prompts = total.shape
+    seeds = times_drawn(n_seeds, size, rng) if n_seeds > 1 else np.ones((size, 1))
+    prompts = times_drawn(n_prompts, size, rng)
+    held = prompts @ count.T  # size, n_seeds
+    means = np.divide(prompts @ total.T, held, out=np.zeros_like(held), where=held > 0)
+    weight = seeds * (held > 0)
+    left = weight.sum(1)
+    return np.divide((weight * means).sum(1), left, out=np.full(size, np.nan), where=left > 0)
+
+
+def times_drawn(n: int, rows: int, rng: np.random.Generator) -> Values:
+    """How often each of n things is among n draws with replacement.  rows, n"""
+    drawn = indices(n, rows, n, rng) + np.arange(rows, dtype=np.int64)[:, None] * n
+    return np.bincount(drawn.ravel(), minlength=rows * n).reshape(rows, n).astype(np.float64)
 
 
 def indices(n: int, rows: int, columns: int, rng: np.random.Generator) -> NDArray[np.int32]:
@@ -220,6 +292,6 @@ def small_sample_stretch(n: int, level: float) -> float:
 def of_one_seed(rows: list[Values], **settings: Any) -> SeedInterval:
     """The rule for at most one seed, or no prompts: the interval over the prompts there are."""
     if len(rows) > 1:
-        raise ValueError(f"every seed needs a prompt (two, where seeds share prompts), got {[len(row) for row in rows]}")
+        raise ValueError(f"every seed needs a prompt, got {[len(row) for row in rows]}")
     single = mean_interval(rows[0] if rows else [], **settings)
     return SeedInterval(single.mean, single.low, single.high, single.n, len(rows))

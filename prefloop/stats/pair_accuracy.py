@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from prefloop.records import Group
+from prefloop.stats.intervals import bounds
 
 Figure = dict[str, float | int | None]
 PER_PROMPT = ("prompt", "pairs", "accuracy", "loss", "prefers_longer", "prefers_shorter")
@@ -46,21 +47,21 @@ def pair_accuracy(groups: Sequence[Group], scores: Sequence[Sequence[float]], *,
 
 
 def clustered_share(per_prompt: Sequence[np.ndarray], *, n_boot: int = 2000, seed: int = 0) -> Figure:
-    """The mean of all values with a 95% bootstrap interval over prompts, whose pairs are not independent."""
+    """The mean of all values (0 to 1) with a 95% bootstrap interval over prompts, whose pairs are not independent.
+
+    Stretched for few prompts as every interval of ``stats.intervals`` is, within 0 and 1; of one prompt it is unknown.
+    """
     kept = [values for values in per_prompt if len(values)]
     if not kept:
         return {"mean": None, "low": None, "high": None, "n": 0, "n_prompts": 0}
     total, count = np.array([v.sum() for v in kept]), np.array([len(v) for v in kept])
-    draw = np.random.default_rng(seed).integers(len(kept), size=(n_boot, len(kept)))
-    share = total[draw].sum(1) / count[draw].sum(1)
-    low, high = np.quantile(share, [0.025, 0.975])
-    return {
-        "mean": float(total.sum() / count.sum()),
-        "low": float(low),
-        "high": float(high),
-        "n": int(count.sum()),
-        "n_prompts": len(kept),
-    }
+    mean = float(total.sum() / count.sum())
+    told: Figure = {"mean": mean, "low": None, "high": None, "n": int(count.sum()), "n_prompts": len(kept)}
+    if len(kept) > 1:
+        draw = np.random.default_rng(seed).integers(len(kept), size=(n_boot, len(kept)))
+        low, high = bounds(total[draw].sum(1) / count[draw].sum(1), mean, len(kept), 0.95)
+        told |= {"low": max(low, 0.0), "high": min(high, 1.0)}
+    return told
 
 
 def length_baselines(groups: Sequence[Group], *, with_unusable: bool = True) -> dict[str, Figure]:

@@ -10,7 +10,7 @@ import torch
 from transformers import GraniteConfig, GraniteForCausalLM
 
 from prefloop.errors import ConfigError
-from prefloop.evaluate.policies import PoliciesConfig, best, distances, drawn, main
+from prefloop.evaluate.policies import PoliciesConfig, best, distances, drawn, main, share_won
 from prefloop.models.heads import head_is_plain, policy_logprobs
 from prefloop.models.load import load_policy, save_model
 from prefloop.models.sampling import sample
@@ -141,10 +141,28 @@ def test_where_gold_cannot_tell_everyone_wins_half(tmp_path):
     assert row(summary, "base")["win_vs_sft"]["mean"] == 0.5
 
 
-def test_a_win_is_counted_over_all_pairs_of_answers(tmp_path):
+def test_a_win_is_counted_over_the_pairs_of_answers_that_share_no_random_numbers(tmp_path):
     evaluated(tmp_path, k=3)
     per_prompt = json.loads((tmp_path / "per_prompt.json").read_text())
-    assert all(abs(share * 18 - round(share * 18)) < 1e-9 for share in per_prompt["base"]["win"])  # of nine pairs, in halves
+    assert all(abs(share * 12 - round(share * 12)) < 1e-9 for share in per_prompt["base"]["win"])  # of six pairs, in halves
+    a, b = np.array([[1.0, 5.0, 2.0]]), np.array([[1.0, 4.0, 2.0]])
+    assert_close(share_won(a, b, without_diagonal=True), [(0 + 0 + 1 + 1 + 1 + 0) / 6])
+    assert_close(share_won(a, b, without_diagonal=False), [(3 + 0.5 + 1 + 0.5) / 9])
+
+
+def test_with_one_answer_each_the_baseline_answers_again_as_a_rival(tmp_path):
+    """A policy that is the baseline by another name: with the baseline's own random numbers every comparison would be a tie."""
+    sft = str(toy() / "sft" / "model")
+    evaluated(tmp_path, policies={"sft": sft, "same": sft}, k=1)
+    per_prompt = json.loads((tmp_path / "per_prompt.json").read_text())
+    assert per_prompt["same"]["gold"] == per_prompt["sft"]["gold"]
+    assert per_prompt["same"]["win"] != [0.5] * 8
+    assert_close(per_prompt["sft"]["win"], [0.5] * 8)
+
+
+def test_which_prompts_were_asked_is_written_down(tmp_path):
+    evaluated(tmp_path, k=1, n=3)
+    assert json.loads((tmp_path / "prompts.json").read_text()) == [prompt.id for prompt in WORLD.prompts[:3]]
 
 
 # ------------------------------------------------------------------------------------------------------ best of n

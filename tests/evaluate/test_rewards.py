@@ -63,6 +63,23 @@ def test_seeds_count_the_same_and_all_must_share_their_prompts():
     assert all(pair["b"] != "other" for pair in told["paired"])
 
 
+def test_prompts_that_several_seeds_held_out_are_one_prompt_each():
+    """Five seeds that find the same prompts hard: the interval is over the 30 different prompts, not over five times twenty."""
+    hard = [float(i % 3 == 0) for i in range(30)]
+    held_out = [list(range(2 * seed, 2 * seed + 20)) for seed in range(5)]  # 0..19, 2..21, .. 8..27
+    shared = [table([f"p{i}" for i in some], [hard[i] for i in some], [hard[i] for i in some]) for some in held_out]
+    apart = [run | {"prompt": [f"{seed}{name}" for name in run["prompt"]]} for seed, run in enumerate(shared)]
+    for pick in (
+        lambda runs: side_by_side({"one": runs})["rows"][0]["loss"],
+        lambda runs: side_by_side({"one": runs})["paired"][0],
+        pooled_accuracy,
+    ):
+        narrow, wide = pick(apart), pick(shared)
+        assert_close(narrow["mean"], wide["mean"])
+        assert wide["high"] - wide["low"] > 1.2 * (narrow["high"] - narrow["low"])
+        assert (wide["n_prompts"], wide["n_seeds"], narrow["n_prompts"]) == (28, 5, 20)
+
+
 def test_a_run_that_held_nothing_out_has_nothing_to_show(tmp_path):
     assert read_per_prompt(tmp_path) is None
     (tmp_path / "per_prompt.json").write_text(json.dumps(table(["a"], [1.0], [0.1])))
@@ -76,5 +93,5 @@ def test_pooled_over_pairs_a_long_ranking_weighs_more_and_seeds_weigh_the_same()
     assert_close(told["mean"], (6 / 8 + 6 / 12) / 2)
     assert (told["n"], told["n_prompts"], told["n_seeds"]) == (20, 2, 2)
     assert told["low"] < told["mean"] < told["high"]
-    steady = pooled_accuracy([other, other])  # every prompt has the same share, however many pairs
+    steady = pooled_accuracy([other, other | {"prompt": ["f", "g", "h"]}])  # every prompt has the same share, however many pairs
     assert_close([steady["low"], steady["high"]], [0.5, 0.5])

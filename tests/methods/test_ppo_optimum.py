@@ -1,9 +1,9 @@
 """PPO against the optimum that can be written down: the highest J = E[r] - beta KL is beta log Z, reached by the reference
 tilted by exp(r / beta) (core law of KL-regularised reward).
 
-beta is small enough that the optimum lies far off: J has more than one unit of gold to rise (all an answer can earn is 3.1)
-and the policy 1.8 nats to travel. Descending the exact gradient of J, summed over all answers, the same small model comes
-over 98% of the way; from 31 thousand drawn answers PPO came 97.5%, other seeds in docs/log.md.
+beta is small enough that the optimum lies far off: J has more than one unit of gold to rise (an answer earns 3.1 at the
+most) and the policy 1.8 nats to travel. Climbing the exact gradient of J, a sum over all answers, the same small model comes
+99% of the way; from 31 thousand drawn answers PPO comes 97% or more (docs/log.md).
 """
 
 from pathlib import Path

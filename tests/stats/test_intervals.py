@@ -13,7 +13,9 @@ from prefloop.stats.intervals import (
     hierarchical_mean,
     hierarchical_paired,
     mean_interval,
+    mean_over_seeds,
     paired_difference,
+    paired_over_seeds,
     separated,
     small_sample_stretch,
     verdict,
@@ -213,6 +215,52 @@ def test_crossed_intervals_cover_at_least_as_often_as_they_say():
         return crossed_mean(parts, n_boot=200, seed=repeat)
 
     assert coverage(experiment, 0.0, repeats=250) > 0.93
+
+
+def test_a_prompt_that_stands_under_two_names_or_twice_under_one_is_told_apart():
+    """The same 400 values: of 400 prompts, or of 50 prompts that eight seeds share and find equally hard."""
+    rows = [rng(1).normal(size=50)] * 8
+    apart, shared = [range(50 * s, 50 * s + 50) for s in range(8)], [range(50)] * 8
+    assert mean_over_seeds(rows, apart) == hierarchical_mean(rows)
+    assert mean_over_seeds(rows, shared) == crossed_mean(rows)
+    assert (mean_over_seeds(rows, apart).n_prompts, mean_over_seeds(rows, shared).n_prompts) == (50, 50)
+    assert width(mean_over_seeds(rows, shared)) > 1.3 * width(mean_over_seeds(rows, apart))
+    a, b = rng(1).normal(size=(4, 25)), rng(2).normal(size=(4, 25))
+    names = [range(s, s + 25) for s in range(4)]  # 28 different ones
+    assert paired_over_seeds(a, b, names) == crossed_mean(list(a - b), names)  # type: ignore[arg-type]
+    assert paired_over_seeds(a, b, names).n_prompts == 28  # type: ignore[arg-type]
+
+
+def test_values_of_one_prompt_in_one_seed_are_one_cluster():
+    """Eight prompts written down 25 times each are eight prompts, not two hundred."""
+    each = rng(4).normal(size=8)
+    told = mean_over_seeds([np.repeat(each, 25)], [np.repeat(np.arange(8), 25).tolist()])
+    flat = mean_interval(each, n_boot=20_000)
+    assert (told.n_prompts, told.n_seeds) == (8, 1)
+    assert abs(told.low - flat.low) < 0.1 * width(flat) and abs(told.high - flat.high) < 0.1 * width(flat)
+
+
+def test_seeds_that_share_some_prompts_cover_about_as_often_as_they_say():
+    """Six seeds, each with 12 of 20 prompts, and nothing but the prompts differs: as nested, three in four would be too few."""
+    source = rng(9)
+
+    def experiment(repeat: int, *, crossed: bool):
+        hard, chosen = source.normal(size=20), [source.permutation(20)[:12] for _ in range(6)]
+        rows = [hard[names] for names in chosen]
+        return crossed_mean(rows, [n.tolist() for n in chosen], n_boot=200, seed=repeat) if crossed else hierarchical_mean(rows, n_boot=200, seed=repeat)  # fmt: skip
+
+    assert coverage(lambda repeat: experiment(repeat, crossed=True), 0.0, repeats=200) > 0.93
+    assert coverage(lambda repeat: experiment(repeat, crossed=False), 0.0, repeats=200) < 0.9
+
+
+def test_one_shared_prompt_says_nothing_about_others():
+    told = crossed_mean([[1.0], [2.0], [3.0]])
+    assert (told.mean, told.low, told.high, told.n_prompts, told.n_seeds) == (2.0, -math.inf, math.inf, 1, 3)
+
+
+def test_every_value_needs_its_prompt():
+    with pytest.raises(ValueError, match=r"got \[2, 1\] values of \[2, 2\]"):
+        crossed_mean([[1.0, 2.0], [3.0]], [["a", "b"], ["a", "b"]])
 
 
 def test_a_crossed_mean_needs_a_table_of_numbers():

@@ -244,8 +244,9 @@ def new_user(request: Request, body: shapes.NewUser, who: Owner) -> dict[str, An
     password = accounts.hashed(body.password) if body.password else ""
 
     def make(connection: Connection, now: int) -> dict[str, Any]:
-        given = {"login": body.login, "display": body.display, "password": password, "speaks_as": body.speaks_as}
-        user_id = accounts.create_user(connection, **given, now=now)
+        user_id = accounts.create_user(
+            connection, login=body.login, display=body.display, password=password, speaks_as=body.speaks_as, now=now
+        )
         projects.log(connection, project_id=None, user_id=who.user_id, action="user", detail={"user": user_id}, now=now)
         if password:
             return {"user": user_id, "token": None}
