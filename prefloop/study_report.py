@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from prefloop.config import Config, parse
+from prefloop.config import parse
+from prefloop.data.read import read_prompts
 from prefloop.evaluate.over_seeds import FLUENCY, difference, row
 from prefloop.evaluate.rewards import pooled_accuracy, read_per_prompt, side_by_side
 from prefloop.report.data import ReportData, row_of
@@ -67,9 +68,17 @@ def per_prompt(evaluation: Done) -> dict[str, dict[str, list[float]]]:
 
 
 def prompts_of(evaluations: list[Done]) -> list[list[str]] | None:
-    """The ids of the prompts of each evaluation; None where one is from before they were written down."""
-    paths = [one.stage.folder / "prompts.json" for one in evaluations]
-    return [json.loads(p.read_text(encoding="utf-8")) for p in paths] if all(p.is_file() for p in paths) else None
+    """The ids of the prompts of each evaluation; None where one can no longer be told."""
+    found = [asked_of(one) for one in evaluations]
+    return [ids for ids in found if ids is not None] if None not in found else None
+
+
+def asked_of(one: Done) -> list[str] | None:
+    """The ids of the prompts of an evaluation; those of its file where it is from before they were written down."""
+    written, config = one.stage.folder / "prompts.json", settings_of(one)
+    if written.is_file():
+        return json.loads(written.read_text(encoding="utf-8"))
+    return [p.id for p in read_prompts(config.prompts).records[: config.n]] if Path(config.prompts).is_file() else None
 
 
 def chooser(config: Any) -> str:
@@ -77,7 +86,7 @@ def chooser(config: Any) -> str:
     return config.best_of.name if config.best_of else ""
 
 
-def shown(name: str, evaluation: Done, first: Config) -> str:
+def shown(name: str, evaluation: Done, first: Any) -> str:
     """A row's name: with the point of the sweep where it is not the same policy, judged the same way, as in the first evaluation."""
     config = settings_of(evaluation)
     what = [(c.policies.get(name), c.model_dump(exclude={"policies", "proxies", "seed"})) for c in (config, first)]

@@ -164,6 +164,11 @@ def test_items_of_a_skill_and_prompts_that_seeds_share_are_counted_once(tmp_path
         (one.stage.folder / "prompts.json").write_text(json.dumps(["x", "y", "z"]))
     shared = summarised(StudyConfig(name="s"), done, 1.0)["rows"][0]["gold"]
     assert shared["high"] - shared["low"] > 1.2 * (gold["high"] - gold["low"])
+    (tmp_path / "p.jsonl").write_text("".join(json.dumps({"prompt": text}) + "\n" for text in "xyz"))
+    for one in done:  # a run from before its prompts were written down is asked for them by their file
+        (one.stage.folder / "prompts.json").unlink()
+        one.stage.settings["prompts"] = str(tmp_path / "p.jsonl")
+    assert summarised(StudyConfig(name="s"), done, 1.0)["rows"][0]["gold"] == shared
 
 
 def test_answers_per_prompt_and_annotators_are_what_was_asked_for(tmp_path):

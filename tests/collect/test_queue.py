@@ -129,6 +129,22 @@ def test_a_lease_that_ran_out_goes_to_somebody_who_had_come_to_the_end_of_the_qu
     assert state_of(project, turn.assignment.id) == "expired"
 
 
+@pytest.mark.parametrize("has_looked_at_all", [True, False])
+def test_what_opens_again_behind_ones_place_in_the_queue_is_found(database, has_looked_at_all):
+    project = made(database, users=2, n=2)
+    first = project.claim(1).assignment.item_id  # the head of the queue
+    (other,) = set(prioritised(project, 0)) - {first}
+    database.write(partial(items.set_overlap, item_id=other, n=2))  # so that a slot of what one has done stays open
+    project.submit(project.claim(0), 0)
+    if has_looked_at_all:
+        assert project.claim(0).reason == "leased"
+    later(project)
+    found = project.claim(0)
+    assert isinstance(found, queue.Turn) and found.assignment.item_id == first
+    project.submit(found, 0)
+    assert project.claim(0).reason == "yours_done"
+
+
 def test_whoever_comes_back_gets_the_same_turn_with_what_was_typed(database):
     project = made(database, users=2, n=2)
     turn = project.claim(0)

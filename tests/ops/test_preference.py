@@ -296,8 +296,9 @@ def test_orpo_by_hand():
 
 
 def test_orpo_of_a_ranking_imitates_the_best_tier_only_each_of_its_answers_alike():
-    loss = orpo_loss(row(-1, -3, -5), tensor([[1, 1, 1]]), *order(0, 0, 1), lam=0.1)
-    assert_close(loss.metrics["nll_loss"], (1 + 3) / 2)
+    for tier, imitated in (((0, 0, 1), (1 + 3) / 2), ((0, 1, 2), 1.0), ((2, 0, 1), 3.0)):
+        loss = orpo_loss(row(-1, -3, -5), tensor([[1, 1, 1]]), *order(*tier), lam=0.1)
+        assert_close(loss.metrics["nll_loss"], imitated)
 
 
 @pytest.mark.parametrize("p", [1e-30, 1e-3, 0.3, 0.5, 0.9, 1 - 1e-6])
