@@ -37,10 +37,10 @@ PPO = {"prompts": 32, "k": 1, "prompt": 64, "new_tokens": 64, "epochs": 4, "rows
 TRL, OLD_TRL = "trl-1.16", "trl-0.24"
 
 CASES = (
-    Case("reward_k9", "reward", "TRL 1.16 RewardTrainer", TRL, "pairs", 18, 28, rankings(9, 4, [64, 64], 4), "tokens"),
-    Case("reward_k4", "reward", "TRL 1.16 RewardTrainer", TRL, "pairs", 5.5, 7.5, rankings(4, 8, [64, 64], 4), "tokens"),
-    Case("pairs", "reward", "TRL 1.16 RewardTrainer", TRL, "pairs", 1.4, 1.7, rankings(2, 32, [64, 64], 4), "tokens"),
-    Case("pairs_skewed", "reward", "TRL 1.16 RewardTrainer", TRL, "pairs", 1.6, 2.5, rankings(2, 64, SKEWED, 4), "tokens"),
+    Case("reward_k9", "reward", "TRL 1.16 RewardTrainer", TRL, "pairs", 18, 28, rankings(9, 2, [64, 64], 4), "tokens"),
+    Case("reward_k4", "reward", "TRL 1.16 RewardTrainer", TRL, "pairs", 5.5, 7.5, rankings(4, 4, [64, 64], 4), "tokens"),
+    Case("pairs", "reward", "TRL 1.16 RewardTrainer", TRL, "pairs", 1.4, 1.7, rankings(2, 16, [64, 64], 4), "tokens"),
+    Case("pairs_skewed", "reward", "TRL 1.16 RewardTrainer", TRL, "pairs", 1.6, 2.5, rankings(2, 32, SKEWED, 4), "tokens"),
     Case("ppo_shared", "ppo", "TRL 0.24 PPOTrainer", OLD_TRL, "episodes", 2, 4, {**PPO, "share": "trunk"}, "operations"),
     Case("ppo_separate", "ppo", "TRL 0.24 PPOTrainer", OLD_TRL, "episodes", 1.2, 4, {**PPO, "share": "none"}, "operations"),
     Case(

@@ -233,7 +233,7 @@ def test_policies_are_judged_beside_the_reward_model_the_evaluation_names(tmp_pa
     assert (summary["reward_model"]["name"], summary["reward_model"]["bayes_ceiling"]) == ("taste", 0.75)
     assert "Nothing was compared: only one policy was measured." in page.text
     assert "rankings: 6 ordered pairs: 36" in page.text and "the labels allow 0.750" in printed
-    assert main_reward([other, own])[0] is other  # nobody asks: the one called reward
+    assert main_reward([own, other])[0] is other  # nobody asks: the one called reward
     human, _, printed = told([reward(tmp_path / "2", "taste", HALF), evaluation(tmp_path / "2", {"base": "m"}, {"base": HALF})])
     assert human["reward_model"]["bayes_ceiling"] is None and "the labels allow" not in printed
 

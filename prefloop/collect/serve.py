@@ -62,7 +62,12 @@ def locked_postgresql(database: Database) -> Iterator[bool]:
     """PostgreSQL lets go of it when the connection ends."""
     with database.readers.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.detach()  # from the pool, which would keep it, and the lock, open
-        yield bool(connection.scalar(text("SELECT pg_try_advisory_lock(:lock)"), {"lock": LOCK + 1}))
+        is_ours = bool(connection.scalar(text("SELECT pg_try_advisory_lock(:lock)"), {"lock": LOCK + 1}))
+        try:
+            yield is_ours
+        finally:
+            if is_ours:  # the end of a connection is noticed a moment later, and the next server may be quicker
+                connection.execute(text("SELECT pg_advisory_unlock(:lock)"), {"lock": LOCK + 1})
 
 
 def first_owner(database: Database, address: str) -> str:
