@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from prefloop.stats.intervals import mean_over_seeds, paired_over_seeds
+from prefloop.stats.intervals import mean_over_seeds, paired_over_seeds, wilson
 
 Prompts = Sequence[Sequence[str]]  # the ids of each run's prompts, as prompts.json of an evaluation has them
 PerPrompt = Mapping[str, Mapping[str, Sequence[float]]]  # row -> figure -> one value per prompt (or per item of a skill)
@@ -56,9 +56,14 @@ def row(
 
 
 def interval(name: str, figure: str, runs: Sequence[PerPrompt], prompts: Prompts | None = None) -> dict[str, Any]:
-    """Mean, ends and sample; n is what was averaged, over all seeds."""
+    """Mean, ends and sample; n is what was averaged, over all seeds.
+
+    Items of a skill are solved or not, and resampling none of 26 finds no doubt at all: one run has Wilson's interval.
+    """
     values = [run[name][figure] for run in runs]
     sizes = [len(row) for row in values]
+    if figure.startswith(SKILL) and len(runs) == 1:
+        return {**wilson(sum(values[0]), sizes[0]).as_dict(), "n_prompts": sizes[0], "n_seeds": 1}
     return {**mean_over_seeds(values, asked(figure, sizes, prompts)).as_dict(), "n": sum(sizes)}
 
 

