@@ -1,6 +1,5 @@
 """A real server in a process of its own, which a test may kill."""
 
-import os
 import signal
 import socket
 import subprocess
@@ -14,6 +13,7 @@ from prefloop.collect import accounts
 from prefloop.collect.accounts import create_token
 from prefloop.collect.database import Database
 from tests.collect.made import Made
+from tests.collect.postgres import die_with_the_tests
 
 STARTS_WITHIN = 120.0  # seconds, on a machine that is busy with something else
 
@@ -36,7 +36,7 @@ class Running:
         words = ["collect", "serve", "--data", str(self.folder), "--database", self.url, "--port", str(self.port)]
         log = (self.folder / "server.log").open("ab")
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "prefloop.cli", *words], stdout=log, stderr=log, env={**os.environ}
+            [sys.executable, "-m", "prefloop.cli", *words], stdout=log, stderr=log, preexec_fn=die_with_the_tests
         )
         log.close()
         ends = time.monotonic() + STARTS_WITHIN
