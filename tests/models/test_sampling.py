@@ -11,15 +11,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prefloop.errors import ConfigError, DataError
-from prefloop.models import sampling
+from prefloop.models import decoder_group, sampling
 from prefloop.models.adapters import with_adapter
 from prefloop.models.encode import Encoder
 from prefloop.models.heads import policy_logprobs, unwrapped
-from prefloop.models.sampling import Choice, choose, filtered, sample, uniforms
+from prefloop.models.sampling import Choice, GroupReading, OwnReading, choose, filtered, invert, sample, uniforms
 from prefloop.ops.logprobs import span_mask
 from prefloop.records import Prompt
 from tests.helpers import assert_close
 from tests.models.tiny import ARCHITECTURES, CONTEXT, brief, encoder, policy, prompts
+
+
+@pytest.fixture(params=["groups", "own"])
+def reader(request, monkeypatch) -> str:
+    """Both ways of reading: by the decoder, and by the model itself."""
+    if request.param == "own":
+        monkeypatch.setattr(sampling, "decoder_of", lambda model, n_positions: None)
+    return request.param
 
 
 def written_out(model, ids: list[int], stops: list[int], n: int) -> list[int]:
@@ -41,7 +49,7 @@ def answer_mask(samples):
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_greedy_answers_are_those_of_full_forward_passes_token_for_token(architecture):
+def test_greedy_answers_are_those_of_full_forward_passes_token_for_token(architecture, reader):
     model, encode, asked = policy(architecture), brief(), prompts(5)
     expected = [written_out(model, encode.prompt_ids(prompt), encode.stops, 12) for prompt in asked]
     assert len(set(map(len, expected))) > 1, "rows must end at different steps for this to say anything"
@@ -51,8 +59,23 @@ def test_greedy_answers_are_those_of_full_forward_passes_token_for_token(archite
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_greedy_answers_are_those_of_generate_token_for_token(architecture, reader):
+    model, encode, asked = policy(architecture, seed=1), brief(), prompts(5)
+    ids = [encode.prompt_ids(prompt) for prompt in asked]
+    width = max(map(len, ids))
+    tokens = torch.tensor([[encode.pad] * (width - len(row)) + row for row in ids])
+    said = model.generate(
+        tokens, attention_mask=(tokens != encode.pad).long(), do_sample=False, max_new_tokens=12, eos_token_id=encode.stops,
+        pad_token_id=encode.pad,
+    )[:, width:]  # fmt: skip
+    samples = sample(model, encode, asked, k=1, max_new_tokens=12, seed=0, greedy=True)
+    assert answers(samples) == [row[:n] for row, n in zip(said.tolist(), map(len, answers(samples)), strict=True)]
+    assert all(set(row[n:]) <= {encode.pad} for row, n in zip(said.tolist(), map(len, answers(samples)), strict=True))
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
-def test_logprobs_are_those_the_policy_gives_the_finished_texts(architecture, temperature):
+def test_logprobs_are_those_the_policy_gives_the_finished_texts(architecture, temperature, reader):
     model, encode = policy(architecture), brief()
     samples = sample(model, encode, prompts(), k=4, max_new_tokens=16, seed=1, temperature=temperature)
     with torch.no_grad():
@@ -60,7 +83,7 @@ def test_logprobs_are_those_the_policy_gives_the_finished_texts(architecture, te
     assert_close(samples.logprobs, again)
 
 
-def test_batches_order_and_retirement_move_no_draw(monkeypatch):
+def test_batches_order_and_retirement_move_no_draw(monkeypatch, reader):
     model, encode, asked = policy(seed=2), brief(), prompts(6)
     draw = lambda asked, **more: sample(model, encode, asked, k=3, max_new_tokens=20, seed=5, **more)  # noqa: E731
     whole = draw(asked)
@@ -71,6 +94,7 @@ def test_batches_order_and_retirement_move_no_draw(monkeypatch):
     assert answers(halves[0]) + answers(halves[1]) == answers(whole)
     for crowded in (0.0, 1.0):  # never, and whenever a row ends
         monkeypatch.setattr(sampling, "CROWDED", crowded)
+        monkeypatch.setattr(decoder_group, "SMALLER", crowded)
         assert answers(draw(asked)) == answers(whole)
 
 
@@ -150,7 +174,8 @@ def test_sampling_leaves_the_model_in_the_mode_it_was_in_and_draws_with_dropout_
     assert all(module.training for module in model.modules())
 
 
-def test_a_prompt_is_read_once_for_its_k_answers_and_ended_rows_leave_the_batch():
+def test_a_model_that_reads_for_itself_reads_a_prompt_once_and_drops_rows_that_ended(monkeypatch):
+    monkeypatch.setattr(sampling, "decoder_of", lambda model, n_positions: None)
     model, encode, asked = policy(seed=2), brief(), prompts(3)
     shapes: list[tuple[int, int]] = []
     hook = model.register_forward_pre_hook(
@@ -165,7 +190,8 @@ def test_a_prompt_is_read_once_for_its_k_answers_and_ended_rows_leave_the_batch(
     assert all(earlier >= later for earlier, later in pairwise(rows))
 
 
-def test_rows_of_equal_length_need_no_mask_and_mixed_rows_get_one():
+def test_a_model_that_reads_for_itself_needs_no_mask_for_rows_of_equal_length(monkeypatch):
+    monkeypatch.setattr(sampling, "decoder_of", lambda model, n_positions: None)
     model, encode = policy(), encoder()
     masks: list[bool] = []
     hook = model.register_forward_pre_hook(
@@ -177,6 +203,63 @@ def test_rows_of_equal_length_need_no_mask_and_mixed_rows_get_one():
     sample(model, encode, [Prompt.of("the cat"), Prompt.of("the fox saw")], k=2, max_new_tokens=3, seed=0)
     hook.remove()
     assert all(masks)
+
+
+def watched(monkeypatch, kind: type) -> tuple[list[int], list[int]]:
+    """How many rows are begun at a time, and how many go on at every step."""
+    begun: list[int] = []
+    going: list[int] = []
+    begin, read_tokens = kind.begin, kind.read_tokens
+
+    def begin_watched(self, prompt_ids):
+        begun.append(len(prompt_ids))
+        return begin(self, prompt_ids)
+
+    def read_watched(self, tokens, position):
+        going.append(len(tokens))
+        return read_tokens(self, tokens, position)
+
+    monkeypatch.setattr(kind, "begin", begin_watched)
+    monkeypatch.setattr(kind, "read_tokens", read_watched)
+    return begun, going
+
+
+def test_rows_that_wait_take_the_place_of_rows_that_ended(monkeypatch):
+    model, encode, asked = policy(seed=2), brief(), prompts(12)
+    begun, going = watched(monkeypatch, GroupReading)
+    samples = sample(model, encode, asked, k=2, max_new_tokens=30, seed=0, batch_rows=8)
+    assert begun == [4] * 6
+    assert max(going) == 8
+    assert any(earlier < later for earlier, later in pairwise(going))
+    assert sum(going) == sum(len(answer) - 1 for answer in answers(samples))  # the first token follows from the prompt
+    own_begun, own_going = watched(monkeypatch, OwnReading)
+    monkeypatch.setattr(sampling, "decoder_of", lambda model, n_positions: None)
+    again = sample(model, encode, asked, k=2, max_new_tokens=30, seed=0, batch_rows=8)
+    assert answers(again) == answers(samples)
+    assert own_begun == [8] * 3
+    assert len(going) < len(own_going)  # fewer steps than batches one after the other
+
+
+def test_answers_of_many_ages_end_up_in_their_rows(reader):
+    model, encode, asked = policy(seed=2), brief(), prompts(12)
+    samples = sample(model, encode, asked, k=2, max_new_tokens=24, seed=0, batch_rows=4)
+    with torch.no_grad():
+        again = policy_logprobs(model, samples.tokens, answer_mask(samples), temperature=1.0)
+    assert_close(samples.logprobs, again)
+
+
+def test_a_row_ends_at_its_limit_with_eos_and_is_what_it_was_before(reader):
+    model, encode, asked = policy(seed=2), brief(), prompts(4)
+    draw = lambda **more: sample(model, encode, asked, k=3, max_new_tokens=12, seed=5, **more)  # noqa: E731
+    limits = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]
+    free, limited = draw(), draw(length_limits=limits)
+    assert any(len(row) > limit for row, limit in zip(answers(free), limits, strict=True))
+    for row, (free_row, limit) in enumerate(zip(answers(free), limits, strict=True)):
+        expected = free_row if len(free_row) < limit else [*free_row[: limit - 1], encode.end]
+        assert answers(limited)[row] == expected
+        if len(free_row) >= limit:
+            assert bool(limited.is_finished[row])
+            assert float(limited.logprobs[row, limited.length[row] - 1]) == 0.0
 
 
 def test_an_adapter_is_part_of_the_policy_that_is_sampled():
@@ -203,7 +286,10 @@ def test_progress_sees_every_batch():
             seen.append(len(batch))
 
     sample(policy(), encoder(), prompts(5), k=2, max_new_tokens=2, seed=0, batch_rows=4, progress=count)
-    assert seen == [4, 4, 2]
+    assert seen == [2] * 5  # half of what goes on at a time, so that rows can take the places of others
+    seen.clear()
+    sample(policy(), encoder(), prompts(5), k=2, max_new_tokens=2, seed=0, progress=count)
+    assert seen == [10]
 
 
 # ------------------------------------------------------------------------------------------------ one token
@@ -228,6 +314,28 @@ def test_an_even_grid_of_uniform_numbers_gives_back_the_distribution():
     logits = PROBABILITY.log().clamp(min=-100).expand(n, -1)
     chosen, _ = choose(logits, grid, Choice(1.0, 0, 1.0, greedy=False))
     assert_close(chosen.bincount(minlength=5) / n, PROBABILITY[0])
+
+
+@pytest.mark.parametrize("n_words", [1, 63, 64, 65, 1000, 4096])
+def test_a_token_is_the_one_at_which_the_whole_sum_passes_the_uniform_number(n_words):
+    rng = np.random.default_rng(n_words)
+    probability = torch.from_numpy(rng.dirichlet(np.full(n_words, 0.05), size=400).astype(np.float32))
+    uniform = rng.random(400)
+    total = probability.double().cumsum(-1).numpy()
+    target = uniform * total[:, -1]
+    expected = [np.searchsorted(row, value, side="right") for row, value in zip(total, target, strict=True)]
+    is_clear = np.abs(total - target[:, None]).min(1) > 1e-6  # nearer to a border it is a matter of rounding
+    chosen = invert(probability, torch.from_numpy(uniform)).numpy()
+    assert is_clear.mean() > 0.5
+    assert (chosen == expected)[is_clear].all()
+    assert (probability.numpy()[np.arange(400), chosen] > 0).all()
+
+
+@pytest.mark.parametrize("only", [0, 63, 64, 150, 199])
+def test_impossible_tokens_are_not_drawn_at_either_end(only):
+    probability = torch.zeros(3, 200)
+    probability[:, only] = 0.7
+    assert invert(probability, torch.tensor([0.0, 0.5, 1 - 2**-53], dtype=torch.float64)).tolist() == [only] * 3
 
 
 def test_temperature_divides_the_logits():
@@ -291,6 +399,14 @@ def test_uniform_numbers_of_neighbours_are_unrelated():
 def test_an_impossible_setting_is_named(settings, named):
     with pytest.raises(ConfigError, match=named):
         sample(policy(), encoder(), prompts(1), **{"k": 1, "max_new_tokens": 2, "seed": 0, **settings})
+
+
+@pytest.mark.parametrize(
+    ("limits", "named"), [([2], "1 lengths for 2 answers"), ([0, 1], "length_limits holds 0"), ([1, 3], "length_limits holds 3")]
+)
+def test_impossible_limits_are_named(limits, named):
+    with pytest.raises(ConfigError, match=named):
+        sample(policy(), encoder(), prompts(1), k=2, max_new_tokens=2, seed=0, length_limits=limits)
 
 
 def test_a_prompt_that_leaves_no_room_for_the_answer_is_refused_with_its_length():

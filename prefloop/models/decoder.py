@@ -1,0 +1,317 @@
+"""A model's weights laid out for saying one token of many answers at a time.
+
+A small model's forward pass for one token of a few dozen rows is mostly not arithmetic: modules, masks, copies of the cache,
+several small products where one would do. Here a step is a fixed list of operations on buffers taken once:
+
+- query, key and value are one product, and so are gate and up; weights lie as [in, out], which is faster for few rows;
+- what a norm multiplies by, what scales the scores and what an adapter adds are multiplied into the weights beforehand;
+- the rotation of a pair of features is one multiplication of complex numbers, so a pair lies side by side;
+- attention is plain batched products written into place (``decoder_group.py``).
+
+Only architectures whose arithmetic is written down here are taken, in single and double precision, and each is compared with
+the model's own logits before it is used. Everything else is read by the model itself (``sampling.Reader``).
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import embedding, layer_norm, scaled_dot_product_attention
+from transformers.pytorch_utils import Conv1D
+
+from prefloop.models.decoder_group import AnswerGroup, Heads
+from prefloop.models.encode import padded
+from prefloop.models.heads import all_logits, at_rest
+
+LARGEST = 2**31  # bytes; a larger model's weights are not copied, and its steps are long enough for what surrounds them
+TOKENS_AT_ONCE = 1024  # of prompts: enough for the products to be fast, and what lies between them stays in the cache
+EXACT = {torch.float32, torch.float64}  # in half precision a step would round at other places than the model does
+DEVICES = {"cpu", "cuda"}
+FIXED_ROTATIONS = {"default", "linear", "llama3", "yarn"}  # kinds whose angles do not depend on how long a text becomes
+PROBED_TOKENS = 6
+PROBED = 256  # roundings by which the two readings of a few tokens may differ, times the largest logit
+
+
+class LinearMap(NamedTuple):
+    weight: Tensor  # in out
+    bias: Tensor | None  # out
+
+
+class Layer(NamedTuple):
+    mix: LinearMap  # D -> (Hq + 2 Hkv) C: queries, keys, values
+    out: LinearMap  # Hq C -> D
+    up: LinearMap  # D -> I, or 2 I where a gate stands before it
+    down: LinearMap  # I -> D
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """D features, Hq heads of C features for queries and Hkv for keys, I features between the layers, V tokens."""
+
+    embedding: Tensor  # V D
+    place: Tensor | None  # T D  learned positions
+    turn: Tensor | None  # T C/2  complex, for rotary positions
+    layers: tuple[Layer, ...]
+    head: LinearMap  # D -> V, behind the last norm
+    heads: Heads
+    norm: Callable[[Tensor], Tensor]  # without the factors, which are in the weights
+    act: Callable[[Tensor], Tensor]
+    is_gated: bool
+
+    def embed(self, tokens: Tensor, position: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Tokens at their positions (N, N), and the turn of every one of them."""
+        x = embedding(tokens, self.embedding)
+        if self.place is not None:
+            x += self.place[position]
+        return x, None if self.turn is None else self.turn[position][:, None]
+
+    def mix(self, layer: Layer, x: Tensor, turn: Tensor | None) -> Tensor:
+        """Queries, keys and values of every token, turned to its position: N (Hq + 2 Hkv) C."""
+        mixed = product(self.norm(x), layer.mix)
+        if turn is not None:
+            pairs = torch.view_as_complex(mixed.view(len(mixed), -1, 2))
+            n_turned = self.heads.n_query + self.heads.n_key
+            pairs[:, : n_turned * turn.shape[-1]].view(len(mixed), n_turned, -1).mul_(turn)
+        return mixed
+
+    def rest(self, layer: Layer, x: Tensor, seen: Tensor) -> None:
+        """What follows attention, added to x in place: N D, N (Hq C)."""
+        add_product(x, seen, layer.out)
+        up = product(self.norm(x), layer.up)
+        if self.is_gated:
+            half = up.shape[1] // 2
+            up = self.act(up[:, :half]).mul_(up[:, half:])
+        else:
+            up = self.act(up)
+        add_product(x, up, layer.down)
+
+    def logits(self, x: Tensor) -> Tensor:
+        return product(self.norm(x), self.head)
+
+    # ------------------------------------------------------------------------------------------- prompts
+
+    def read_prompts(self, rows: Sequence[Sequence[int]], n_new: int) -> tuple[AnswerGroup, Tensor]:
+        """Each distinct prompt once for all its rows; the logits after it for every row, R V.
+
+        Prompts are padded on the right: no real token sees the padding, and the answers are kept from seeing it.
+        """
+        group = AnswerGroup(rows, self.heads, len(self.layers), n_new, self.embedding)
+        prompts, at_once = group.prompts, max(1, TOKENS_AT_ONCE // group.n_before)
+        starts = range(0, len(prompts), at_once)
+        last = [self.read_some(group, start, prompts[start : start + at_once]) for start in starts]
+        return group, self.logits(torch.cat(last))[group.asked]
+
+    def read_some(self, group: AnswerGroup, start: int, prompts: Sequence[Sequence[int]]) -> Tensor:
+        """Prompts from number ``start`` on, their keys and values into the group; what the last token of each becomes: P D."""
+        tokens, length = (part.to(self.embedding.device) for part in padded(prompts, 0))
+        n, width = tokens.shape
+        x, turn = self.embed(tokens.flatten(), torch.arange(width, device=tokens.device).repeat(n))
+        ends = torch.arange(n, device=tokens.device) * width + length - 1
+        for place, layer in enumerate(self.layers):
+            parts = self.mix(layer, x, turn).view(n, width, -1, self.heads.size).transpose(1, 2)  # P H S C
+            query, rest = parts.split([self.heads.n_query, 2 * self.heads.n_key], 1)
+            both = rest.unflatten(1, (2, -1)).transpose(0, 1)  # 2 P Hkv S C
+            group.keep_prompts(place, start, both)
+            keys, values = both.repeat_interleave(self.heads.n_query // self.heads.n_key, 2).unbind()
+            seen = scaled_dot_product_attention(query, keys, values, is_causal=True, scale=1.0)  # P Hq S C
+            seen = seen.transpose(1, 2).reshape(n * width, -1)
+            if place == len(self.layers) - 1:
+                x, seen = x[ends], seen[ends]  # nothing looks at the others any more
+            self.rest(layer, x, seen)
+        return x
+
+    # ------------------------------------------------------------------------------------------- a token
+
+    def read_tokens(self, groups: Sequence[AnswerGroup], tokens: Tensor, position: Tensor) -> Tensor:
+        """One more token of every row of the groups, in their order; the logits after it: R V."""
+        x, turn = self.embed(tokens, position)
+        parts = torch.tensor([0, *(group.n_rows for group in groups)]).cumsum(0).tolist()
+        for group in groups:
+            group.make_room()
+        for place, layer in enumerate(self.layers):
+            mixed = self.mix(layer, x, turn)
+            seen = [group.attend(place, mixed[a:b]) for group, a, b in zip(groups, parts, parts[1:], strict=False)]
+            self.rest(layer, x, seen[0] if len(seen) == 1 else torch.cat(seen))
+        for group in groups:
+            group.grow_older()
+        return self.logits(x)
+
+
+def product(x: Tensor, by: LinearMap) -> Tensor:
+    return x @ by.weight if by.bias is None else torch.addmm(by.bias, x, by.weight)
+
+
+def add_product(x: Tensor, y: Tensor, by: LinearMap) -> None:
+    """x + y W + b in place of x."""
+    x.addmm_(y, by.weight)
+    if by.bias is not None:
+        x += by.bias
+
+
+# ------------------------------------------------------------------------------------------------ from a model
+
+
+def decoder_of(model: Any, n_positions: int) -> Decoder | None:
+    """The model as a decoder of texts of up to ``n_positions`` tokens, or None where only the model itself knows how it reads.
+
+    Made anew for every use: the weights are copies, and an adapter may have come or gone.
+    """
+    make = FAMILIES.get(model.config.model_type)
+    kinds = {(parameter.dtype, parameter.device) for parameter in model.parameters()}
+    size = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
+    n_positions = max(n_positions, PROBED_TOKENS)
+    if make is None or len(kinds) > 1 or size > LARGEST or n_positions > model.config.max_position_embeddings:
+        return None
+    if model.dtype not in EXACT or model.device.type not in DEVICES:
+        return None
+    with at_rest(model):
+        decoder = make(model, n_positions)
+        return decoder if decoder is not None and says_the_same(decoder, model) else None
+
+
+def says_the_same(decoder: Decoder, model: Any) -> bool:
+    """Two prompts of unlike length and two more tokens of three answers, beside one full forward pass."""
+    ids = torch.arange(3, 3 + 18, device=model.device) * 7 % model.config.vocab_size
+    prompts = [ids[:4], ids[:4], ids[4:7]]
+    said = ids[-6:].view(3, 2)
+    group, logits = decoder.read_prompts([prompt.tolist() for prompt in prompts], 2)
+    steps = [logits]
+    for step in range(2):
+        position = torch.tensor([len(prompt) + step for prompt in prompts], device=model.device)
+        steps.append(decoder.read_tokens([group], said[:, step], position))
+    texts, length = padded([[*prompt.tolist(), *row.tolist()] for prompt, row in zip(prompts, said, strict=True)], 0)
+    behind = length[:, None] - torch.tensor([3, 2, 1])  # R 3  the places whose logits both gave
+    expected = all_logits(model, texts.to(model.device))[torch.arange(3)[:, None], behind]
+    gap = (torch.stack(steps, 1) - expected).abs()
+    return bool((gap <= PROBED * torch.finfo(torch.float32).eps * expected.abs().max()).all())
+
+
+def llama(model: Any, n_positions: int) -> Decoder | None:
+    """Llama, Qwen2, Mistral: root-mean-square norms, rotary positions, grouped queries, a gate."""
+    config, base = model.config, model.base_model
+    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
+    windowed = kinds != {"full_attention"} or (config.model_type == "mistral" and config.sliding_window is not None)
+    if windowed or base.rotary_emb.rope_type not in FIXED_ROTATIONS or type(base.embed_tokens) is not nn.Embedding:
+        return None
+    attention = base.layers[0].self_attn
+    heads = Heads(config.num_attention_heads, config.num_key_value_heads, attention.head_dim)
+    layers = []
+    for block in base.layers:
+        parts, mlp, width = block.self_attn, block.mlp, config.hidden_size
+        query, key, value = (linear_map(part, width) for part in (parts.q_proj, parts.k_proj, parts.v_proj))
+        query, key = side_by_side(scaled(query, parts.scaling), heads.size), side_by_side(key, heads.size)
+        gain = block.input_layernorm.weight, block.post_attention_layernorm.weight
+        layers.append(
+            Layer(
+                after_norm(joined([query, key, value]), gain[0], None),
+                linear_map(parts.o_proj, heads.n_query * heads.size),
+                after_norm(joined([linear_map(mlp.gate_proj, width), linear_map(mlp.up_proj, width)]), gain[1], None),
+                linear_map(mlp.down_proj, config.intermediate_size),
+            )
+        )
+    return Decoder(
+        embedding=base.embed_tokens.weight,
+        place=None,
+        turn=turns(base.rotary_emb, n_positions, heads.size, base.embed_tokens.weight),
+        layers=tuple(layers),
+        head=after_norm(linear_map(model.lm_head, config.hidden_size), base.norm.weight, None),
+        heads=heads,
+        norm=RootMeanSquare(config.rms_norm_eps),
+        act=base.layers[0].mlp.act_fn,
+        is_gated=True,
+    )
+
+
+def gpt2(model: Any, n_positions: int) -> Decoder | None:
+    """GPT-2: layer norms, learned positions, weights already one product and already [in, out]."""
+    config, base = model.config, model.base_model
+    if config.add_cross_attention or type(base.wte) is not nn.Embedding or type(base.wpe) is not nn.Embedding:
+        return None
+    width = config.n_embd
+    heads = Heads(config.n_head, config.n_head, width // config.n_head)
+    layers = []
+    for block in base.h:
+        mix = linear_map(block.attn.c_attn, width)
+        factor = torch.ones(3 * width, dtype=mix.weight.dtype, device=mix.weight.device)
+        factor[:width] = block.attn.scaling
+        up = linear_map(block.mlp.c_fc, width)
+        layers.append(
+            Layer(
+                after_norm(scaled(mix, factor), block.ln_1.weight, block.ln_1.bias),
+                linear_map(block.attn.c_proj, width),
+                after_norm(up, block.ln_2.weight, block.ln_2.bias),
+                linear_map(block.mlp.c_proj, up.weight.shape[1]),
+            )
+        )
+    return Decoder(
+        embedding=base.wte.weight,
+        place=base.wpe.weight[:n_positions],
+        turn=None,
+        layers=tuple(layers),
+        head=after_norm(linear_map(model.lm_head, width), base.ln_f.weight, base.ln_f.bias),
+        heads=heads,
+        norm=Standard(config.layer_norm_epsilon),
+        act=base.h[0].mlp.act,
+        is_gated=False,
+    )
+
+
+FAMILIES = {"llama": llama, "qwen2": llama, "mistral": llama, "gpt2": gpt2}
+
+
+def linear_map(module: nn.Module, width: int) -> LinearMap:
+    """Weight [in, out] and bias of whatever maps ``width`` features linearly. What an adapter adds is read off its answers."""
+    if type(module) is nn.Linear:
+        return LinearMap(module.weight.t().contiguous(), module.bias)
+    if type(module) is Conv1D:
+        return LinearMap(module.weight, module.bias)
+    like = next(module.parameters())
+    none = module(like.new_zeros(1, width))
+    return LinearMap(module(torch.eye(width, dtype=like.dtype, device=like.device)) - none, none[0])
+
+
+def joined(maps: Sequence[LinearMap]) -> LinearMap:
+    """Maps of the same features as one."""
+    biases = [m.weight.new_zeros(m.weight.shape[1]) if m.bias is None else m.bias for m in maps]
+    none = all(m.bias is None for m in maps)
+    return LinearMap(torch.cat([m.weight for m in maps], 1), None if none else torch.cat(biases))
+
+
+def scaled(by: LinearMap, factor: Tensor | float) -> LinearMap:
+    return LinearMap(by.weight * factor, None if by.bias is None else by.bias * factor)
+
+
+def after_norm(by: LinearMap, gain: Tensor, shift: Tensor | None) -> LinearMap:
+    """x -> (x * gain + shift) W + b as one map of x."""
+    bias = by.bias if shift is None else shift @ by.weight + (0 if by.bias is None else by.bias)
+    return LinearMap(by.weight * gain[:, None], bias)
+
+
+def side_by_side(by: LinearMap, size: int) -> LinearMap:
+    """Rotary positions turn feature i of a head with feature i + size / 2: they become neighbours. In keys and queries alike."""
+    order = torch.arange(size, device=by.weight.device).view(2, -1).t().flatten()  # 0, size / 2, 1, size / 2 + 1, ...
+    order = (torch.arange(0, by.weight.shape[1], size, device=order.device)[:, None] + order).flatten()
+    return LinearMap(by.weight[:, order], None if by.bias is None else by.bias[order])
+
+
+def turns(rotary: Any, n: int, size: int, like: Tensor) -> Tensor:
+    """cos + i sin of every pair at the first n positions: n C/2."""
+    cos, sin = rotary(like, torch.arange(n, device=like.device)[None, :])
+    return torch.complex(cos[0, :, : size // 2].contiguous(), sin[0, :, : size // 2].contiguous())
+
+
+class RootMeanSquare(NamedTuple):
+    eps: float
+
+    def __call__(self, x: Tensor) -> Tensor:
+        length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+        return x * length.mul_(length).div_(x.shape[-1]).add_(self.eps).rsqrt_()
+
+
+class Standard(NamedTuple):
+    eps: float
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return layer_norm(x, x.shape[-1:], None, None, self.eps)
