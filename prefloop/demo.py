@@ -29,13 +29,18 @@ def run_and_report(study: StudyConfig, out: Path, *, device: str, dry_run: bool 
     if not console.is_terminal:
         console.width = 140  # a log has no edge to wrap at
     start = time.perf_counter()
-    done = run_study(study, Options(out=out, device=device, dry_run=dry_run), announce=console.print)
-    if dry_run:
-        return
+
+    def report(done: list[Done]) -> None:
+        write_report(study, done, time.perf_counter() - start, out, console, command or f"prefloop run {study.name}")
+
+    run_study(study, Options(out=out, device=device, dry_run=dry_run), announce=console.print, report=report)
+
+
+def write_report(study: StudyConfig, done: list[Done], seconds: float, out: Path, console: Console, command: str) -> None:
+    """Tables on the console; summary.json and report.html in the study's folder."""
     from prefloop.report.pages import write_study
     from prefloop.study_report import study_data, summarised
 
-    seconds = time.perf_counter() - start
     print_stages(console, done)
     summary = summarised(study, done, seconds)
     write_json(out / SUMMARY, summary)
@@ -44,7 +49,7 @@ def run_and_report(study: StudyConfig, out: Path, *, device: str, dry_run: bool 
         print_fluency(console, summary)
     else:
         print_rewards(console, summary)
-    page = write_study(study_data(study, done, summary, command=command or f"prefloop run {study.name}"), out)
+    page = write_study(study_data(study, done, summary, command=command), out)
     console.print(f"\n{minutes(seconds)} on {platform.machine()}; the whole story: {page}")
 
 
@@ -111,7 +116,7 @@ def print_rewards(console: Console, summary: dict[str, Any]) -> None:
         table.add_column(heading, justify="left" if heading == "reward model" else "right", no_wrap=True)
     for row in judged["rows"]:
         figures = [with_interval(row[name], 3) for name in ("accuracy", "loss", "prefers_longer", "prefers_shorter")]
-        table.add_row(row["name"], *figures, f"{row['accuracy']['n_prompts']}×{row['accuracy']['n_seeds']}")
+        table.add_row(row["name"], *figures, prompts_of(row["accuracy"]))
     console.print(table)
     print_pairs(console, judged["paired"])
 
@@ -122,6 +127,11 @@ def with_interval(figure: dict[str, Any] | None, digits: int) -> str:
     if figure.get("low") is None:
         return f"{figure['mean']:.{digits}f}"
     return f"{figure['mean']:.{digits}f} [{figure['low']:.{digits}f}, {figure['high']:.{digits}f}]"
+
+
+def prompts_of(figure: dict[str, Any]) -> str:
+    """How many prompts a figure is a mean over, and how many training runs answered them."""
+    return f"{figure['n_prompts']:,}" + (f", {figure['n_seeds']} seeds" if figure["n_seeds"] > 1 else "")
 
 
 def print_pairs(console: Console, pairs: list[dict[str, Any]]) -> None:

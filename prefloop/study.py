@@ -30,7 +30,7 @@ from pydantic import Field, model_validator
 
 from prefloop import __version__
 from prefloop.config import Config, Options, parse, read_yaml
-from prefloop.engine.lock import release_lock, remove_folder, take_lock
+from prefloop.engine.lock import only_writer, remove_folder
 from prefloop.errors import ConfigError
 
 COMMANDS: dict[
@@ -319,16 +319,22 @@ def config_class(command: str) -> tuple[type[Config], Callable[[Any, Options], d
     return getattr(module, class_name), module.main
 
 
-def run_study(study: StudyConfig, options: Options, *, announce: Callable[[str], None]) -> list[Done]:
-    """Run what is not there yet; returns every stage with its summary."""
+def run_study(
+    study: StudyConfig,
+    options: Options,
+    *,
+    announce: Callable[[str], None],
+    report: Callable[[list[Done]], None] = lambda done: None,
+) -> list[Done]:
+    """Run what is not there yet; returns every stage with its summary. ``report`` writes while nobody else may."""
     todo = list(stages(study, options.out))
     configs = [parse(config_class(stage.command)[0], known(stage), where=f"stage {stage.label}") for stage in todo]
-    lock = None if options.dry_run else take_lock(options.out)
-    try:
+    if options.dry_run:
         return run_stages(todo, configs, options, announce)
-    finally:
-        if lock is not None:
-            release_lock(lock)
+    with only_writer(options.out):
+        done = run_stages(todo, configs, options, announce)
+        report(done)
+    return done
 
 
 def run_stages(todo: list[Stage], configs: list[Config], options: Options, announce: Callable[[str], None]) -> list[Done]:

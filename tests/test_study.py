@@ -247,6 +247,17 @@ def test_a_study_that_is_being_run_is_not_run_by_somebody_else_too(tmp_path):
     assert ran(tmp_path, with_("first", size=2)) == ["first", "second", "third"]
 
 
+def test_nor_is_its_report_written_beside_somebody_elses(tmp_path):
+    def report(done):
+        with pytest.raises(ConfigError, match="is being written by process"):
+            take_lock(tmp_path)
+        reported.extend(d.stage.label for d in done)
+
+    reported: list[str] = []
+    run_study(StudyConfig.of(name="s", stages=CHAIN), Options(out=tmp_path), announce=lambda text: None, report=report)
+    assert reported == list(CHAIN)
+
+
 def test_nor_is_a_stage_removed_that_somebody_runs_by_itself(tmp_path):
     ran(tmp_path)
     folder = tmp_path / "seed-0" / "first"

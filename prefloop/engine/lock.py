@@ -59,17 +59,23 @@ def release_lock(file: IO[str]) -> None:
     file.close()
 
 
-def remove_folder(folder: Path) -> None:
-    """Remove a folder that nobody is writing. It has another name before its lock goes, so nobody can begin in what is left."""
+@contextmanager
+def only_writer(folder: Path) -> Iterator[None]:
+    """The lock of a folder for as long as the block runs."""
     file = take_lock(folder)
     try:
-        with as_a_refusal(folder):
-            going = folder.with_name(f".{folder.name[:60]}.removed")  # a name may have 255 bytes
-            shutil.rmtree(going, ignore_errors=True)
-            folder.rename(going)
-            shutil.rmtree(going)
+        yield
     finally:
         release_lock(file)
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a folder that nobody is writing. It has another name before its lock goes, so nobody can begin in what is left."""
+    with only_writer(folder), as_a_refusal(folder):
+        going = folder.with_name(f".{folder.name[:60]}.removed")  # a name may have 255 bytes
+        shutil.rmtree(going, ignore_errors=True)
+        folder.rename(going)
+        shutil.rmtree(going)
 
 
 def is_at(path: Path, file: IO[str]) -> bool:

@@ -13,7 +13,6 @@ section). After training a constant is subtracted from each member so that demon
 change the optimum, it centres the returns PPO sees. Scales are left as they were learned.
 """
 
-import math
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -35,7 +34,6 @@ from prefloop.engine.order import share, steps_per_epoch, turn
 from prefloop.engine.plan import Plan
 from prefloop.engine.processes import on_main
 from prefloop.engine.run import open_run
-from prefloop.errors import ConfigError
 from prefloop.models.batch import RankedBatch, flat_rows, row_lengths, take
 from prefloop.models.context import refuse_longer_than_context
 from prefloop.models.encode import Encoder, only_informative
@@ -204,11 +202,7 @@ def main(config: RewardConfig, options: Options) -> dict:
 def mean_score(model: nn.Module, encoder: Encoder, demonstrations: str) -> float:
     """What the demonstrations score on average, before any shift."""
     shown = read_demonstrations(demonstrations).records
-    scorer = reward_scorer(model, encoder)
-    mean = float(np.mean(scorer([d.prompt for d in shown], [d.completion for d in shown])))
-    if not math.isfinite(mean):
-        raise ConfigError(f"the mean score of {demonstrations} is {mean}; the reward model is broken")
-    return mean
+    return float(np.mean(reward_scorer(model, encoder)([d.prompt for d in shown], [d.completion for d in shown])))
 
 
 def scores_of(models: Sequence[nn.Module], encoder: Encoder, groups: list[Group]) -> list[list[float]]:

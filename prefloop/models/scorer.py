@@ -50,7 +50,7 @@ def load_scorer(spec: str, *, device: torch.device | str = "cpu", template: Temp
             f"the reward {spec!r} names no model folder\n  give a folder, several joined by commas, lexicon:FILE, python:MODULE:FUNCTION or world:LANGUAGE"
         )
     settings: dict[str, Any] = {"device": device, "template": template, "batch_rows": batch_rows}
-    return mean_of([checked(f"the reward model {folder}", folder_scorer(folder, **settings)) for folder in folders])
+    return mean_of([folder_scorer(folder, **settings) for folder in folders])
 
 
 def checked(name: str, scorer: Callable[[Sequence[Prompt], Sequence[Completion]], Any]) -> Scorer:
@@ -94,7 +94,7 @@ def finite(value: Any) -> float | None:
 def folder_scorer(folder: str, *, device: torch.device | str, template: Template, batch_rows: int) -> Scorer:
     """A reward model with its own tokenizer, template and limits."""
     model = load_reward(folder, device=device)
-    return reward_scorer(model, encoder_of(model, folder, template), batch_rows=batch_rows)
+    return one_model(model, encoder_of(model, folder, template), batch_rows, name=f"the reward model {folder}")
 
 
 def encoder_of(model: nn.Module, folder: str, template: Template) -> Encoder:
@@ -129,7 +129,7 @@ def reward_scorer(
     return mean_of([one_model(model, encoder, batch_rows) for model in models])
 
 
-def one_model(model: nn.Module, encoder: Encoder | None, batch_rows: int) -> Scorer:
+def one_model(model: nn.Module, encoder: Encoder | None, batch_rows: int, *, name: str = "the reward model") -> Scorer:
     if encoder is None:
         raise ConfigError("a reward model in memory needs the encoder it was trained with: reward_scorer(model, encoder)")
     refuse_foreign_tokenizer(unwrapped(model), encoder.tokenizer)
@@ -140,7 +140,7 @@ def one_model(model: nn.Module, encoder: Encoder | None, batch_rows: int) -> Sco
         refuse_too_long(rows, prompts, context)
         return rewards(model, encoder, rows, batch_rows)
 
-    return score
+    return checked(name, score)
 
 
 def refuse_too_long(rows: Sequence[Sequence[int]], prompts: Sequence[Prompt], context: int | None) -> None:

@@ -53,14 +53,6 @@ class Figure(Record):
         """Whether both ends are there and finite, which is what a claim needs."""
         return self.low is not None and self.high is not None and math.isfinite(self.low) and math.isfinite(self.high)
 
-    @property
-    def sample(self) -> str:
-        """What it is a mean of: ``300``, or ``300×5`` for 300 prompts in each of five training runs; empty if unknown."""
-        if self.n_seeds is not None and self.n_seeds > 1 and self.n_prompts is not None:
-            return f"{self.n_prompts:,}×{self.n_seeds}"
-        n = self.n if self.n is not None else self.n_prompts
-        return "" if n is None else f"{n:,}"
-
 
 def nothing_if_unmeasured(given: Any) -> Any:
     """A mean of no values (None or NaN, as ``prefloop.stats`` gives it) is not a figure."""

@@ -43,6 +43,16 @@ def interval(figure: Figure, *, as_percent: bool = False, digits: int = 2) -> st
     return brackets(*ends)
 
 
+def sample_of(figure: Figure, words: Words) -> str:
+    """What it is a mean of: ``n 300``, or ``300 prompts, 5 seeds`` where several training runs answered; empty if unknown."""
+    if figure.n_seeds is not None and figure.n_seeds > 1 and figure.n_prompts is not None:
+        told = words["n.prompts_seeds"].format(n=f"{figure.n_prompts:,}", seeds=figure.n_seeds)
+    else:
+        n = figure.n if figure.n is not None else figure.n_prompts
+        told = "" if n is None else f"n {n:,}"
+    return told.replace(" ", "\u00a0")
+
+
 def brackets(low: str, high: str) -> str:
     """The two ends, which no line break may part."""
     return f"[{low},\u00a0{high}]"

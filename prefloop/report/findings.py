@@ -236,10 +236,9 @@ def of_reward_model(data: ReportData, words: Words) -> Finding:
     if model.bayes_ceiling is None:
         return Finding("note", words["finding.reward_no_ceiling"].format(accuracy=accuracy))
     figure, enough = model.pair_accuracy, model.bayes_ceiling.mean - AIM
-    low = figure.mean if figure.low is None else figure.low
-    high = figure.mean if figure.high is None else figure.high
+    low, high = (-math.inf, math.inf) if figure.low is None or figure.high is None else (figure.low, figure.high)
     verdict: Verdict = "yes" if low >= enough else "no" if high < enough else "open"
-    key = {"yes": "within", "no": "short", "open": "open"}[verdict]
+    key = {"yes": "within", "no": "short", "open": "open" if figure.has_interval else "unknown"}[verdict]
     ceiling = percent(model.bayes_ceiling.mean)
     return Finding(verdict, words[f"finding.reward_{key}"].format(accuracy=accuracy, ceiling=ceiling, aim=round(100 * AIM)))
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from importlib.resources import files
 
 from prefloop.report.data import Figure
-from prefloop.report.figures import interval, number, percent
+from prefloop.report.figures import interval, number, percent, sample_of
 from prefloop.report.markup import Child, Html, join, tag
 from prefloop.report.texts import Words
 
@@ -75,7 +75,7 @@ def cell(figure: Figure | None, words: Words, *, as_percent: bool = False, digit
         return tag("span", words["missing"], class_="missing")
     mean = percent(figure.mean) if as_percent else number(figure.mean, digits)
     small = [interval(figure, as_percent=as_percent, digits=digits)] if figure.has_interval else []
-    small += [f"n\u00a0{figure.sample}"] if has_n and figure.sample else []
+    small += [sample_of(figure, words)] if has_n and sample_of(figure, words) else []
     return join(tag("b", mean), tag("small", " · ".join(small)) if small else None)
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from prefloop.report.data import ROWS, Figure, Paired, ReportData, Row
-from prefloop.report.figures import number
+from prefloop.report.figures import number, sample_of
 from prefloop.report.findings import (
     difference,
     direction,
@@ -31,19 +31,18 @@ class Column(NamedTuple):
     as_percent: bool = False
     digits: int = 2
 
-    @property
-    def size(self) -> str:
+    def size(self, words: Words) -> str:
         """The sample, where all figures of the column share one: it then stands in the heading, once."""
-        sizes = {figure.sample for figure in self.figures if figure is not None and figure.sample}
+        sizes = {sample_of(figure, words) for figure in self.figures if figure is not None} - {""}
         return sizes.pop() if len(sizes) == 1 else ""
 
-    @property
-    def heading(self) -> str:
-        return f"{self.label} (n\u00a0{self.size})" if self.size else self.label
+    def heading(self, words: Words) -> str:
+        size = self.size(words)
+        return f"{self.label} ({size})" if size else self.label
 
     def cell(self, index: int, words: Words) -> Child:
         figure = self.figures[index]
-        has_n = figure is not None and figure.sample != self.size
+        has_n = figure is not None and sample_of(figure, words) != self.size(words)
         return cell(figure, words, as_percent=self.as_percent, digits=self.digits, has_n=has_n)
 
 
@@ -65,7 +64,7 @@ def side_by_side(data: ReportData, words: Words) -> Html:
             cells[1] = tag("span", words["reference"], class_="muted")
             cells[2] = tag("b", number(0.0)) if row.kl else cells[2]
         written.append([row_name(row, words), *cells])
-    return table([words["column.policy"], *(column.heading for column in columns)], written, class_="stacked policies")
+    return table([words["column.policy"], *(column.heading(words) for column in columns)], written, class_="stacked policies")
 
 
 def in_page_order(data: ReportData) -> list[Row]:
@@ -87,7 +86,7 @@ def how_answers_read(data: ReportData, words: Words) -> Html | None:
     written = [[row_name(row, words), *(column.cell(index, words) for column in columns)] for index, row in enumerate(rows)]
     return join(
         tag("h3", words["fluency.title"]),
-        table([words["column.policy"], *(column.heading for column in columns)], written, class_="stacked policies"),
+        table([words["column.policy"], *(column.heading(words) for column in columns)], written, class_="stacked policies"),
         tag("p", words["fluency.text"].format(baseline=words.get(f"model.{data.baseline}", data.baseline)), class_="rule"),
     )
 

@@ -1,7 +1,7 @@
 """How far the learned reward can be trusted: accuracy beside its ceiling, calibration, difficulty, and length."""
 
 from prefloop.report.data import Figure, ReportData, RewardModel
-from prefloop.report.figures import interval, number, percent, with_interval
+from prefloop.report.figures import interval, number, percent, sample_of, with_interval
 from prefloop.report.markup import Html, join, tag
 from prefloop.report.plots import Line, panel
 from prefloop.report.rewards import side_by_side
@@ -47,7 +47,11 @@ def tile(figure: Figure | None, text: str, words: Words, *, at: float | None = N
         return tag("div", tag("b", "–"), " ", tag("span", words["missing"], class_="missing"), tag("small", text))
     low = min(0.5, figure.mean, figure.low if figure.low is not None else 0.5)
     return tag(
-        "div", tag("b", percent(figure.mean)), whisker(figure, (low, 1.0), at=at), tag("span", text), fine_print(figure, True)
+        "div",
+        tag("b", percent(figure.mean)),
+        whisker(figure, (low, 1.0), at=at),
+        tag("span", text),
+        fine_print(figure, words, as_percent=True),
     )
 
 
@@ -56,12 +60,12 @@ def correlation_tile(figure: Figure | None, words: Words) -> Html:
     if figure is None:
         return tile(None, text, words)
     drawn = whisker(figure, (-1.0, 1.0), at=0.0)
-    return tag("div", tag("b", number(figure.mean)), drawn, tag("span", text), fine_print(figure, False))
+    return tag("div", tag("b", number(figure.mean)), drawn, tag("span", text), fine_print(figure, words))
 
 
-def fine_print(figure: Figure, as_percent: bool) -> Html | None:
+def fine_print(figure: Figure, words: Words, *, as_percent: bool = False) -> Html | None:
     """Interval and sample size."""
-    parts = [interval(figure, as_percent=as_percent), f"n\u00a0{figure.sample}" if figure.sample else ""]
+    parts = [interval(figure, as_percent=as_percent), sample_of(figure, words)]
     return tag("small", " · ".join(filter(None, parts))) if any(parts) else None
 
 

@@ -299,3 +299,11 @@ def test_gold_of_the_world_is_a_scorer_too():
 def test_a_scorer_that_is_none_is_named(spec, message):
     with pytest.raises(PrefloopError, match=message):
         load_scorer(spec)
+
+
+def test_a_model_in_memory_that_gives_no_number_is_named_too(folders):
+    broken_model = new_reward(folders[0].parent / "policy", seed=1)
+    with torch.no_grad():
+        broken_model.score.weight.fill_(torch.nan)
+    with pytest.raises(RunError, match=r"the reward model gave 6 of 6 completions no finite number"):
+        reward_scorer(broken_model, encoder())(PROMPTS, COMPLETIONS)

@@ -5,7 +5,11 @@ import pytest
 from pydantic import ValidationError
 
 from prefloop.report.data import Figure, ReportData, Row
+from prefloop.report.figures import sample_of
+from prefloop.report.texts import words_of
 from tests.report.example import content, study
+
+EN = words_of("en")
 
 
 @dataclass(frozen=True)
@@ -49,11 +53,14 @@ def test_half_an_interval_or_one_upside_down_is_refused():
         Figure(mean=1.0, low=2.0, high=0.5)
 
 
-def test_the_sample_says_prompts_times_training_runs():
-    assert Figure(mean=0.0, n=1500).sample == "1,500"
-    assert Figure(mean=0.0, n=1500, n_prompts=300, n_seeds=5).sample == "300×5"
-    assert Figure(mean=0.0, n_prompts=300, n_seeds=1).sample == "300"
-    assert Figure(mean=0.0).sample == ""
+def test_the_sample_says_prompts_and_training_runs():
+    samples = {
+        "n\u00a01,500": Figure(mean=0.0, n=1500),
+        "300\u00a0prompts,\u00a05\u00a0seeds": Figure(mean=0.0, n=1500, n_prompts=300, n_seeds=5),
+        "n\u00a0300": Figure(mean=0.0, n_prompts=300, n_seeds=1),
+        "": Figure(mean=0.0),
+    }
+    assert [sample_of(figure, EN) for figure in samples.values()] == list(samples)
 
 
 def test_a_misspelt_field_is_refused():

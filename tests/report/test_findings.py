@@ -178,6 +178,11 @@ def test_the_reward_model_is_held_against_eight_points_below_its_ceiling():
     assert "holds both sides of the aim" in trust(0.68, 0.03)
 
 
+def test_nor_is_an_aim_reached_by_a_figure_without_an_interval():
+    told = sentences(reward_model={"pair_accuracy": 0.74, "bayes_ceiling": 0.75})
+    assert any("Without an interval, whether it is within the aim of 8 points stays open" in text for text in told)
+
+
 def test_a_reward_model_that_was_not_measured_is_said_to_be():
     assert "How far the reward model can be trusted: not measured." in sentences(reward_model=None)
     told = sentences(reward_model={"pair_accuracy": 0.7})

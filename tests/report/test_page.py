@@ -73,7 +73,7 @@ def test_every_other_part_of_the_data_is_shown(whole: str):
         "Tell me about a fox.", "A fox found a lantern.", "The fox was sad.", "gold 1.23 · proxy 0.97", "gold −0.42 · proxy 0.11",
         "1.210", "0.970", "0.830", "0.985", "✓ taken", "Epoch 2 was taken", "The lowest validation loss was at epoch 1",
         "surprise (nats a token) (n 300) ", "different words, over all answers", "1.250 [1.188, 1.312] 50.0%",
-        "few_reward 50.0% [43.8, 56.2] · n 300×5 0.688 [0.656, 0.719] 43.8% 56.2%", "reward − “prefers the longer”",
+        "few_reward 50.0% [43.8, 56.2] · 300 prompts, 5 seeds 0.688 [0.656, 0.719] 43.8% 56.2%", "reward − “prefers the longer”",
         "rankings.jsonl", "dropped 4: every answer tied", "four rankings taught nothing", "77a1ce02d9b8f013", "base-hash", "n = 16",
     ]  # fmt: skip
     missing = [part for part in expected if part not in text]

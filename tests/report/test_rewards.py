@@ -63,7 +63,7 @@ def test_two_models_are_compared_in_accuracy_and_log_loss_in_one_sentence():
 
 def test_the_page_has_the_figures_the_rules_and_says_once_what_the_study_has_not():
     page = Page(render(study_of_rewards(("reward", 0.625), reward_model=study().reward_model)))
-    assert "62.5% [56.2, 68.8] · n 300×5 0.688 [0.656, 0.719] 43.8% 56.2%" in page.text
+    assert "62.5% [56.2, 68.8] · 300 prompts, 5 seeds 0.688 [0.656, 0.719] 43.8% 56.2%" in page.text
     assert "This study compares no policies, so these parts were not measured: The policies side by side, The loop" in page.text
     sections = [attributes["id"] for attributes in page.named("section")]
     assert sections == ["answer", "table", "paired", "reward", "data", "stages", "reproduce", "glossary"]
