@@ -3,7 +3,8 @@
 A small model's forward pass for one token of a few dozen rows is mostly not arithmetic: modules, masks, copies of the cache,
 several small products where one would do. Here a step is a fixed list of operations on buffers taken once:
 
-- query, key and value are one product, and so are gate and up; weights lie as [in, out], which is faster for few rows;
+- query, key and value are one product, and so are gate and up; a product is computed as weights [out, in] times columns, which
+  for a few dozen rows is up to twice as fast as rows times weights, and fastest for whole eights of rows (docs/performance.md);
 - what a norm multiplies by, what scales the scores and what an adapter adds are multiplied into the weights beforehand;
 - the rotation of a pair of features is one multiplication of complex numbers, so a pair lies side by side;
 - attention is plain batched products written into place (``decoder_group.py``).
@@ -30,12 +31,14 @@ TOKENS_AT_ONCE = 1024  # of prompts: enough for the products to be fast, and wha
 EXACT = {torch.float32, torch.float64}  # in half precision a step would round at other places than the model does
 DEVICES = {"cpu", "cuda"}
 FIXED_ROTATIONS = {"default", "linear", "llama3", "yarn"}  # kinds whose angles do not depend on how long a text becomes
+EIGHT = 8  # rows that the products take at a time
+FEW = 256  # rows up to which a product is computed by columns
 PROBED_TOKENS = 6
 PROBED = 256  # roundings by which the two readings of a few tokens may differ, times the largest logit
 
 
 class LinearMap(NamedTuple):
-    weight: Tensor  # in out
+    weight: Tensor  # out in
     bias: Tensor | None  # out
 
 
@@ -63,13 +66,15 @@ class Decoder:
     def embed(self, tokens: Tensor, position: Tensor) -> tuple[Tensor, Tensor | None]:
         """Tokens at their positions (N, N), and the turn of every one of them."""
         x = embedding(tokens, self.embedding)
+        if len(x) <= FEW:
+            x = x.t().contiguous().t()
         if self.place is not None:
             x += self.place[position]
         return x, None if self.turn is None else self.turn[position][:, None]
 
     def mix(self, layer: Layer, x: Tensor, turn: Tensor | None) -> Tensor:
         """Queries, keys and values of every token, turned to its position: N (Hq + 2 Hkv) C."""
-        mixed = product(self.norm(x), layer.mix)
+        mixed = product(self.norm(x), layer.mix).contiguous()
         if turn is not None:
             pairs = torch.view_as_complex(mixed.view(len(mixed), -1, 2))
             n_turned = self.heads.n_query + self.heads.n_key
@@ -88,7 +93,7 @@ class Decoder:
         add_product(x, up, layer.down)
 
     def logits(self, x: Tensor) -> Tensor:
-        return product(self.norm(x), self.head)
+        return product(self.norm(x), self.head).contiguous()
 
     # ------------------------------------------------------------------------------------------- prompts
 
@@ -126,26 +131,37 @@ class Decoder:
 
     def read_tokens(self, groups: Sequence[AnswerGroup], tokens: Tensor, position: Tensor) -> Tensor:
         """One more token of every row of the groups, in their order; the logits after it: R V."""
-        x, turn = self.embed(tokens, position)
+        n_rows, n_more = len(tokens), padding(len(tokens))
+        x, turn = self.embed(torch.constant_pad_nd(tokens, (0, n_more)), torch.constant_pad_nd(position, (0, n_more)))
         parts = torch.tensor([0, *(group.n_rows for group in groups)]).cumsum(0).tolist()
+        filler = [x.new_zeros(n_more, self.heads.n_query * self.heads.size)] * (n_more > 0)
         for group in groups:
             group.make_room()
         for place, layer in enumerate(self.layers):
             mixed = self.mix(layer, x, turn)
             seen = [group.attend(place, mixed[a:b]) for group, a, b in zip(groups, parts, parts[1:], strict=False)]
-            self.rest(layer, x, seen[0] if len(seen) == 1 else torch.cat(seen))
+            self.rest(layer, x, seen[0] if len(seen) + len(filler) == 1 else torch.cat(seen + filler))
         for group in groups:
             group.grow_older()
-        return self.logits(x)
+        return self.logits(x)[:n_rows]
+
+
+def padding(n: int) -> int:
+    """Rows that make whole eights of n, and two of them at least; one row alone needs none."""
+    return max(2 * EIGHT, n + -n % EIGHT) - n if n > 1 else 0
 
 
 def product(x: Tensor, by: LinearMap) -> Tensor:
-    return x @ by.weight if by.bias is None else torch.addmm(by.bias, x, by.weight)
+    """W x + b of every row of x. For few rows the answer lies by columns, which nothing minds but a view."""
+    if len(x) > FEW:
+        return torch.nn.functional.linear(x, by.weight, by.bias)
+    said = by.weight @ x.t()  # out N
+    return (said if by.bias is None else said.add_(by.bias[:, None])).t()
 
 
 def add_product(x: Tensor, y: Tensor, by: LinearMap) -> None:
-    """x + y W + b in place of x."""
-    x.addmm_(y, by.weight)
+    """x + W y + b in place of x."""
+    x.t().addmm_(by.weight, y.t())
     if by.bias is not None:
         x += by.bias
 
@@ -242,7 +258,7 @@ def gpt2(model: Any, n_positions: int) -> Decoder | None:
                 after_norm(scaled(mix, factor), block.ln_1.weight, block.ln_1.bias),
                 linear_map(block.attn.c_proj, width),
                 after_norm(up, block.ln_2.weight, block.ln_2.bias),
-                linear_map(block.mlp.c_proj, up.weight.shape[1]),
+                linear_map(block.mlp.c_proj, len(up.weight)),
             )
         )
     return Decoder(
@@ -262,38 +278,40 @@ FAMILIES = {"llama": llama, "qwen2": llama, "mistral": llama, "gpt2": gpt2}
 
 
 def linear_map(module: nn.Module, width: int) -> LinearMap:
-    """Weight [in, out] and bias of whatever maps ``width`` features linearly. What an adapter adds is read off its answers."""
+    """Weight [out, in] and bias of whatever maps ``width`` features linearly. What an adapter adds is read off its answers."""
     if type(module) is nn.Linear:
-        return LinearMap(module.weight.t().contiguous(), module.bias)
-    if type(module) is Conv1D:
         return LinearMap(module.weight, module.bias)
+    if type(module) is Conv1D:
+        return LinearMap(module.weight.t().contiguous(), module.bias)
     like = next(module.parameters())
     none = module(like.new_zeros(1, width))
-    return LinearMap(module(torch.eye(width, dtype=like.dtype, device=like.device)) - none, none[0])
+    weight = module(torch.eye(width, dtype=like.dtype, device=like.device)) - none
+    return LinearMap(weight.t().contiguous(), none[0])
 
 
 def joined(maps: Sequence[LinearMap]) -> LinearMap:
     """Maps of the same features as one."""
-    biases = [m.weight.new_zeros(m.weight.shape[1]) if m.bias is None else m.bias for m in maps]
+    biases = [m.weight.new_zeros(len(m.weight)) if m.bias is None else m.bias for m in maps]
     none = all(m.bias is None for m in maps)
-    return LinearMap(torch.cat([m.weight for m in maps], 1), None if none else torch.cat(biases))
+    return LinearMap(torch.cat([m.weight for m in maps]), None if none else torch.cat(biases))
 
 
 def scaled(by: LinearMap, factor: Tensor | float) -> LinearMap:
-    return LinearMap(by.weight * factor, None if by.bias is None else by.bias * factor)
+    weight = by.weight * (factor[:, None] if isinstance(factor, Tensor) else factor)
+    return LinearMap(weight, None if by.bias is None else by.bias * factor)
 
 
 def after_norm(by: LinearMap, gain: Tensor, shift: Tensor | None) -> LinearMap:
-    """x -> (x * gain + shift) W + b as one map of x."""
-    bias = by.bias if shift is None else shift @ by.weight + (0 if by.bias is None else by.bias)
-    return LinearMap(by.weight * gain[:, None], bias)
+    """x -> W (x * gain + shift) + b as one map of x."""
+    bias = by.bias if shift is None else by.weight @ shift + (0 if by.bias is None else by.bias)
+    return LinearMap(by.weight * gain, bias)
 
 
 def side_by_side(by: LinearMap, size: int) -> LinearMap:
     """Rotary positions turn feature i of a head with feature i + size / 2: they become neighbours. In keys and queries alike."""
     order = torch.arange(size, device=by.weight.device).view(2, -1).t().flatten()  # 0, size / 2, 1, size / 2 + 1, ...
-    order = (torch.arange(0, by.weight.shape[1], size, device=order.device)[:, None] + order).flatten()
-    return LinearMap(by.weight[:, order], None if by.bias is None else by.bias[order])
+    order = (torch.arange(0, len(by.weight), size, device=order.device)[:, None] + order).flatten()
+    return LinearMap(by.weight[order], None if by.bias is None else by.bias[order])
 
 
 def turns(rotary: Any, n: int, size: int, like: Tensor) -> Tensor:
