@@ -15,6 +15,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
+from prefloop.models.last_layer import reading_only
 from prefloop.ops.logprobs import (
     LogprobsAndEntropy,
     at_predicted_token,
@@ -30,9 +31,16 @@ def unwrapped(model: Any) -> Any:
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
-def hidden_states(model: nn.Module, tokens: Tensor) -> Tensor:
-    """The last layer's normalised output at every position: B T -> B T D."""
-    return unwrapped(model).base_model(input_ids=tokens, use_cache=False).last_hidden_state
+def hidden_states(model: nn.Module, tokens: Tensor, read: Tensor | None = None) -> Tensor:
+    """The last layer's normalised output at every position, or at the True ones of ``read`` (B T) alone: B T -> B T D."""
+    base = unwrapped(model).base_model
+    with reading_only(base, read):
+        return base(input_ids=tokens, use_cache=False).last_hidden_state
+
+
+def predictors(wanted: Tensor) -> Tensor:
+    """Where a token that is wanted is predicted from, the place before it: B T."""
+    return wanted.roll(-1, 1)
 
 
 def output_head(model: nn.Module) -> Callable[[Tensor], Tensor]:
@@ -46,14 +54,15 @@ def output_head(model: nn.Module) -> Callable[[Tensor], Tensor]:
 def policy_logprobs(model: nn.Module, tokens: Tensor, wanted: Tensor, *, temperature: float) -> Tensor:
     """Log-probabilities of the wanted tokens, zero elsewhere: B T. The head sees only positions that predict one."""
     if head_is_plain(model):
-        return logprobs_from_hidden(output_head(model), hidden_states(model, tokens), tokens, wanted, temperature=temperature)
+        hidden = hidden_states(model, tokens, predictors(wanted))
+        return logprobs_from_hidden(output_head(model), hidden, tokens, wanted, temperature=temperature)
     return token_logprobs(all_logits(model, tokens), tokens, temperature=temperature) * wanted
 
 
 def policy_logprobs_and_entropy(model: nn.Module, tokens: Tensor, wanted: Tensor, *, temperature: float) -> LogprobsAndEntropy:
     """The same with the entropy of the distribution each wanted token was drawn from (detached)."""
     if head_is_plain(model):
-        hidden = hidden_states(model, tokens)
+        hidden = hidden_states(model, tokens, predictors(wanted))
         return logprobs_and_entropy_from_hidden(output_head(model), hidden, tokens, wanted, temperature=temperature)
     both = chosen_logprobs_and_entropy(all_logits(model, tokens), tokens.roll(-1, 1), temperature=temperature)
     logprobs, entropy = at_predicted_token(both[0]) * wanted, at_predicted_token(both[1]) * wanted
@@ -110,8 +119,9 @@ def sequence_rewards(model: nn.Module, tokens: Tensor, length: Tensor) -> Tensor
 
 def last_hidden(model: nn.Module, tokens: Tensor, length: Tensor) -> Tensor:
     """The hidden state of the last real token of each row: R T, R -> R D."""
-    hidden = hidden_states(model, tokens)
-    return hidden[torch.arange(len(length), device=hidden.device), length - 1]
+    row = torch.arange(len(length), device=tokens.device)
+    read = torch.zeros_like(tokens, dtype=torch.bool).index_put((row, length - 1), torch.ones_like(length, dtype=torch.bool))
+    return hidden_states(model, tokens, read)[row, length - 1]
 
 
 # ------------------------------------------------------------------------------------------------ dropout

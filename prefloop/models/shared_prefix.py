@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from prefloop.models.batch import RankedBatch, flat_rows, take, trim
 from prefloop.models.heads import at_rest, head_is_plain, output_head, policy_logprobs, sequence_rewards, unwrapped
+from prefloop.models.last_layer import reading_only
 from prefloop.ops.logprobs import logprobs_from_hidden, span_mask
 
 SIDE_BY_SIDE = 32  # completions of like length computed together: less padding, and buffers that stay in the cache
@@ -86,7 +87,8 @@ def packed_scores(model: nn.Module, ranked: RankedBatch, *, max_rows: int) -> Te
 def packed_scores_part(model: nn.Module, ranked: RankedBatch) -> Tensor:
     """P K, meaningless where there is no completion."""
     rows = packed_rows(ranked)
-    hidden = packed_hidden_states(model, rows)
+    read = torch.zeros_like(rows.is_completion).scatter(1, rows.last, True)
+    hidden = packed_hidden_states(model, rows, read)
     last = hidden.gather(1, rows.last[:, :, None].expand(-1, -1, hidden.shape[-1]))  # P K D
     return unwrapped(model).score(last).squeeze(-1)
 
@@ -96,9 +98,12 @@ def packed_logprobs(model: nn.Module, ranked: RankedBatch, *, temperature: float
 
     def part_of(model: nn.Module, part: RankedBatch) -> Tensor:
         rows = packed_rows(part)
+        predicts = torch.zeros_like(rows.is_completion).index_put(
+            (rows.is_completion.nonzero()[:, 0], rows.predictor[rows.is_completion]), rows.is_completion.new_ones(())
+        )
         said = logprobs_from_hidden(
             output_head(model),
-            packed_hidden_states(model, rows),
+            packed_hidden_states(model, rows, predicts),
             rows.tokens,
             rows.is_completion,
             temperature=temperature,
@@ -164,10 +169,11 @@ def packed_rows(batch: RankedBatch) -> PackedRows:
     )
 
 
-def packed_hidden_states(model: nn.Module, rows: PackedRows) -> Tensor:
-    """P L D, on every real token what a row of its own would give."""
+def packed_hidden_states(model: nn.Module, rows: PackedRows, read: Tensor | None = None) -> Tensor:
+    """P L D, on every real token, or on those of ``read`` (P L) alone, what a row of its own would give."""
     base = unwrapped(model).base_model
-    out = base(input_ids=rows.tokens, position_ids=rows.position, attention_mask=rows.sees, use_cache=False)
+    with reading_only(base, read):
+        out = base(input_ids=rows.tokens, position_ids=rows.position, attention_mask=rows.sees, use_cache=False)
     return out.last_hidden_state
 
 
