@@ -10,6 +10,7 @@ Where sharing would be more work (short prompts, long completions), or the archi
 
 import inspect
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -20,8 +21,10 @@ from torch import Tensor, nn
 from prefloop.models.batch import RankedBatch, flat_rows, take, trim
 from prefloop.models.heads import at_rest, head_is_plain, output_head, policy_logprobs, sequence_rewards, unwrapped
 from prefloop.models.last_layer import reading_only
+from prefloop.models.prefix_attention import Layout, attending_in_parts, attends_in_parts, layout_of
 from prefloop.ops.logprobs import logprobs_from_hidden, span_mask
 
+MOVING = 1.15  # what a packed row costs beside its work; at less than 1.15 times the work a row for each is as fast (measured)
 SIDE_BY_SIDE = 32  # completions of like length computed together: less padding, and buffers that stay in the cache
 
 
@@ -136,6 +139,7 @@ class PackedRows:
     k: Tensor  # P L  whose token it is, on completions
     offset: Tensor  # P L  and its place in it
     predictor: Tensor  # P L  the column that predicts it: the one before, or the end of the prompt
+    layout: Layout
 
 
 def packed_rows(batch: RankedBatch) -> PackedRows:
@@ -166,13 +170,20 @@ def packed_rows(batch: RankedBatch) -> PackedRows:
         k=part - 1,
         offset=offset,
         predictor=torch.where(offset == 0, batch.prompt_length[:, None] - 1, column - 1),
+        layout=layout_of(batch.prompt_length, batch.completion_length, column.shape[1]),
     )
 
 
-def packed_hidden_states(model: nn.Module, rows: PackedRows, read: Tensor | None = None) -> Tensor:
-    """P L D, on every real token, or on those of ``read`` (P L) alone, what a row of its own would give."""
+def packed_hidden_states(
+    model: nn.Module, rows: PackedRows, read: Tensor | None = None, *, in_parts: bool | None = None
+) -> Tensor:
+    """P L D, on every real token, or on those of ``read`` (P L) alone, what a row of its own would give.
+
+    Attention is under a mask, or without the pairs that do not see each other (``in_parts``; None where that is possible).
+    """
     base = unwrapped(model).base_model
-    with reading_only(base, read):
+    in_parts = attends_in_parts(base) if in_parts is None else in_parts
+    with reading_only(base, read), attending_in_parts(base, rows.layout) if in_parts else nullcontext():
         out = base(input_ids=rows.tokens, position_ids=rows.position, attention_mask=rows.sees, use_cache=False)
     return out.last_hidden_state
 
@@ -182,24 +193,25 @@ def packed_hidden_states(model: nn.Module, rows: PackedRows, read: Tensor | None
 
 def shares_prompts(model: nn.Module, ranked: RankedBatch) -> bool:
     """Whether one row per prompt is less work, and read exactly."""
-    width = unwrapped(model).config.get_text_config().hidden_size
-    return packing_pays(ranked, width) and reads_packed_rows(model)
+    inner = unwrapped(model)
+    width = inner.config.get_text_config().hidden_size
+    return packing_pays(ranked, width, in_parts=attends_in_parts(inner.base_model)) and reads_packed_rows(model)
 
 
-def packing_pays(batch: RankedBatch, width: int) -> bool:
+def packing_pays(batch: RankedBatch, width: int, *, in_parts: bool) -> bool:
     """Whether one row per prompt is less work than one per completion, for a model of hidden size ``width``.
 
-    The work is counted in tokens. A pair of tokens in attention is worth about 1 / (8 width) of one (fitted to timings);
-    a packed row pays for all its pairs, seen or not.
+    The work is counted in tokens. A pair of tokens in attention is worth about 1 / (8 width) of one (fitted to timings).
+    Under a mask a packed row pays for all its pairs, seen or not; in parts for those that are seen, and for moving its tokens
+    about, which the saving has to outweigh.
     """
     there = batch.completion_length > 0
     own = ((batch.prompt_length[:, None] + batch.completion_length) * there).double()  # P K
-    together = (batch.prompt_length + batch.completion_length.sum(1)).double()  # P
-    return work(together, width) < work(own, width)
-
-
-def work(length: Tensor, width: int) -> float:
-    return float(length.sum() + (length**2).sum() / (8 * width))
+    before, said = batch.prompt_length.double(), batch.completion_length.double()  # P, P K
+    together = before + said.sum(1)
+    pairs = before**2 + (said * (2 * before[:, None] + said)).sum(1) if in_parts else together**2
+    packed, flat = together.sum() + pairs.sum() / (8 * width), own.sum() + (own**2).sum() / (8 * width)
+    return bool(packed * (MOVING if in_parts else 1.0) < flat)
 
 
 _reading: "WeakKeyDictionary[nn.Module, bool]" = WeakKeyDictionary()
@@ -232,8 +244,10 @@ def probe(model: Any) -> bool:
         weight=torch.ones(2, device=device),
     )
     rows, alone = packed_rows(example), flat_rows(example)
+    ways = {False, attends_in_parts(model.base_model)}
     with at_rest(model):
-        together = packed_hidden_states(model, rows)[rows.is_completion]  # N D, completion after completion
+        found = [packed_hidden_states(model, rows, in_parts=way)[rows.is_completion] for way in ways]  # N D, in their order
         apart = model.base_model(input_ids=alone.tokens, use_cache=False).last_hidden_state
         apart = apart[span_mask(alone.start, alone.length, alone.tokens.shape[1])]
-    return float((together - apart).abs().max()) <= 32 * torch.finfo(apart.dtype).eps * float(1 + apart.abs().max())
+    allowed = 32 * torch.finfo(apart.dtype).eps * float(1 + apart.abs().max())
+    return all(float((together - apart).abs().max()) <= allowed for together in found)

@@ -64,10 +64,13 @@ def batch_of(prompt: int, answer: int, k: int) -> RankedBatch:
 
 
 def test_it_pays_for_long_prompts_and_many_short_answers_and_not_the_other_way_round():
-    assert packing_pays(batch_of(256, 64, 9), 128)
-    assert packing_pays(batch_of(15, 20, 4), 128)
-    assert not packing_pays(batch_of(40, 120, 8), 128)
-    assert not packing_pays(batch_of(10, 10, 1), 128), "with one answer there is nothing to share"
+    for in_parts in (False, True):
+        assert packing_pays(batch_of(256, 64, 9), 128, in_parts=in_parts)
+        assert packing_pays(batch_of(15, 20, 4), 128, in_parts=in_parts)
+        assert not packing_pays(batch_of(10, 10, 1), 128, in_parts=in_parts), "with one answer there is nothing to share"
+    assert not packing_pays(batch_of(40, 120, 8), 128, in_parts=False), "most pairs do not see each other"
+    assert packing_pays(batch_of(40, 120, 8), 128, in_parts=True)
+    assert not packing_pays(batch_of(8, 64, 2), 128, in_parts=True), "moving tokens about costs more than is saved"
 
 
 def test_missing_completions_take_no_columns():
@@ -239,7 +242,7 @@ def test_an_architecture_that_reads_masks_or_positions_its_own_way_is_noticed(mo
 @torch.no_grad()
 def test_the_cheaper_way_is_taken_and_says_the_same():
     batch, model, speaker = ranked(), reward_model("llama"), policy("llama")
-    assert packing_pays(batch, 32) and shares_prompts(model, batch) and shares_prompts(speaker, batch)
+    assert packing_pays(batch, 32, in_parts=True) and shares_prompts(model, batch) and shares_prompts(speaker, batch)
     assert_close(scores(model, batch), flat_scores(model, batch, max_rows=32))
     assert_close(completion_logprobs(speaker, batch), flat_logprobs(speaker, batch, temperature=1.0, max_rows=32))
 
