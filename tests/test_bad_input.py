@@ -24,7 +24,17 @@ from prefloop.models import load
 from prefloop.models.load import new_reward, save_model
 from prefloop.models.tokenizer import new_llama
 from tests.command_line import prefloop
-from tests.methods.toy import history, ppo_settings, reward_settings, run_sft, saved, sft_settings, toy
+from tests.methods.toy import (
+    history,
+    ppo_settings,
+    preference_settings,
+    reinforce_settings,
+    reward_settings,
+    run_sft,
+    saved,
+    sft_settings,
+    toy,
+)
 from tests.models import tiny
 
 ROOT = Path(__file__).parents[1]
@@ -45,7 +55,12 @@ def words(command: str, folder: Path, settings: dict[str, Any]) -> list[str]:
     return [command, *given, "--out", str(folder / "out"), *CPU]
 
 
-FILL: dict[str, Callable[..., dict[str, Any]]] = {"sft": sft_settings, "reward": reward_settings, "ppo": ppo_settings}
+FILL: dict[str, Callable[..., dict[str, Any]]] = {
+    "sft": sft_settings,
+    "reward": reward_settings,
+    "ppo": ppo_settings,
+    **dict.fromkeys(("dpo", "kto", "rrhf"), preference_settings),
+}
 
 
 def method(command: str, **settings: Any) -> Callable[[Path], list[str]]:
@@ -176,6 +191,31 @@ def a_run_that_began_nowhere(folder: Path) -> list[str]:
     return [*given, "--resume"]
 
 
+def one_answer_each(of: Callable[[Path], tuple[str, dict[str, Any]]]) -> Callable[[Path], list[str]]:
+    """A command on prompts that have an answer each."""
+
+    def make(folder: Path) -> list[str]:
+        groups = [
+            {
+                "format_version": 1,
+                "prompt": {"id": name, "messages": [{"role": "user", "content": name}]},
+                "completions": [{"id": f"{name}1", "prompt_id": name, "content": {"type": "text", "text": "a"}}],
+            }
+            for name in ("a b", "c d")
+        ]
+        (folder / "single.jsonl").write_text("".join(json.dumps(group) + "\n" for group in groups), encoding="utf-8")
+        command, settings = of(folder / "single.jsonl")
+        return words(command, folder, settings)
+
+    return make
+
+
+def judged_by(folder: Path, judge: str) -> list[str]:
+    """Scores of a judge of which this is the file."""
+    (folder / "judge.yaml").write_text(judge, encoding="utf-8")
+    return words("score", folder, {"reward": f"judge:{folder / 'judge.yaml'}", "data": toy() / "rankings.jsonl"})
+
+
 def scoring(name: str) -> Callable[[Path], list[str]]:
     return lambda folder: words(
         "score", folder, {"reward": f"python:tests.evaluate.scorers:{name}", "data": toy() / "rankings.jsonl"}
@@ -188,7 +228,7 @@ CASES = [
     Case("unknown nested key", sft(optim={"lrr": 1}), 2, ("unknown key 'optim.lrr'; did you mean 'lr'?",)),
     Case("wrong type", sft(epochs="three"), 2, ("epochs: input should be a valid integer", "got 'three'")),
     Case("out of range", ppo(clip=1.5), 2, ("clip: input should be less than 1, got 1.5",)),
-    Case("no such choice", ppo(critic="judge"), 2, ("critic: input should be 'reward', 'policy' or 'trunk', got 'judge'",)),
+    Case("no such choice", ppo(critic="judge"), 2, ("critic: input should be 'reward' or 'policy', got 'judge'",)),
     Case("a setting that is needed", typed("sft", "epochs=1"), 2, ("model is needed: folder or hub id", "data is needed: ")),
     Case("no settings", typed("sft"), 2, ("prefloop sft needs a YAML file or key=value settings", "docs/cli.md")),
     Case("ptx without text", ppo(ptx=0.5), 2, ("ptx and text go together, got ptx = 0.5 and text = ''",)),
@@ -231,15 +271,15 @@ CASES = [
     Case("a model without tokenizer", with_model(lambda model: (model / "tokenizer.json").unlink()), 2, ("has no tokenizer", "tokenizer.json")),
     Case("a tokenizer without end", with_model(without_end), 2, ("has no end-of-sequence token", "set eos_token in tokenizer_config.json")),
     Case("a tokenizer that cannot pad", only_words, 2, ("no token that could pad but EOS", "add_special_tokens")),
-    Case("a reward model with another tokenizer", another_reward, 2, ("critic=reward needs", "to share a tokenizer, and they do not", "use critic=policy or critic=trunk")),
+    Case("a reward model with another tokenizer", another_reward, 2, ("critic=reward needs", "to share a tokenizer, and they do not", "use critic=policy or share=trunk")),
     Case("a policy for a reward model", ppo(reward="<base>"), 2, ("lacks weights a reward model needs: score.weight", "train a reward model from it with prefloop reward")),
     Case("a reward model for a policy", ppo(model="<reward/model>"), 2, ("is a reward model (LlamaForSequenceClassification), a language model is needed here",)),
     Case("no chat template", sft(template="chat"), 2, ("has no chat template", "use template=dialogue or plain")),
     Case("no such lexicon", ppo(reward="lexicon:nowhere.csv", critic="policy"), 2, ("the lexicon nowhere.csv cannot be read", "columns token and mean")),
     Case("no such function", ppo(reward="python:tests.methods.toy:silver", critic="policy"), 2, ("python:tests.methods.toy:silver cannot be found", "PYTHONPATH")),
-    Case("a reward without weights for a critic", ppo(reward="python:tests.methods.toy:gold"), 2, ("critic=reward starts from a reward model", "use critic=policy or critic=trunk")),
+    Case("a reward without weights for a critic", ppo(reward="python:tests.methods.toy:gold"), 2, ("critic=reward starts from a reward model", "use critic=policy or share=trunk")),
     # folders
-    Case("a folder with a run", a_finished_run, 2, ("holds a finished run", "go on with --resume, or choose another --out")),
+    Case("a folder with a run", a_finished_run, 2, ("holds a finished run", "to run again, with these settings or others, choose another --out")),
     Case("other settings", lambda folder: [*a_finished_run(folder, seed=5), "--resume"], 2, ("was started with other settings", "seed: 0 when it was started, 5 now", "choose another --out")),
     Case("another method", lambda folder: a_finished_run(folder) and [*reward()(folder), "--resume"], 2, ("holds a run of sft, not of reward", "choose another --out")),
     Case("somebody's folder", with_files("out/thesis.txt", command=sft()), 2, ("is not empty and holds no run: thesis.txt", "choose another --out")),
@@ -257,6 +297,22 @@ CASES = [
     Case("a stage that is not there", a_study("name: x\nstages: {a: {do: sft, model: '${base}/model'}}\n"), 2, ("stage a names base, which does not come before it",)),
     Case("a command that is not there", a_study("name: x\nstages: {a: {do: fly}}\n"), 2, ("do: 'fly' is not a command", "known: pretrain")),
     Case("a seed counted twice", a_study("name: x\nstages: {a: {do: world}}\nseeds: [0, 0]\n"), 2, ("seeds names 0 more than once",)),
+    # answers, labels and scores that teach nothing
+    Case("one answer to each prompt", one_answer_each(lambda file: ("rank", {"reward": "python:tests.evaluate.scorers:words", "data": file})), 2, ("has two different answers, so there is nothing to put in order", "prefloop sample k=4")),
+    Case("one answer to each prompt, for rrhf", one_answer_each(lambda file: ("rrhf", preference_settings(toy(), data=file))), 2, ("gives no groups", "answers that nobody ranked: 2")),
+    Case("answers that are all worth the same, for rrhf", with_data("rrhf", kway([["x", "y", "z"]]), held_out=0), 2, ("has two answers in different places, so there is nothing to learn",)),
+    Case("answers that are all worth the same, for dpo", with_data("dpo", kway([["x", "y", "z"]]), held_out=0), 2, ("has two answers in different places, so there is nothing to learn",)),
+    Case("answers that are all worth the same, for kto", with_data("kto", kway([["x", "y", "z"]]), held_out=0), 2, ("0 good and 0 bad answers, and needs both",)),
+    Case("thumbs that all point up", with_data("kto", *[json.dumps({"prompt": p, "completion": "a", "label": True}) for p in ("a b", "c d")]), 2, ("2 good and 0 bad answers, and needs both", "prefloop sft")),
+    Case("a thumb that points nowhere", with_data("kto", json.dumps({"prompt": "a b", "completion": "a", "label": "maybe"}), json.dumps({"prompt": "a b", "completion": "b", "label": True})), 2, ("a label other than true or false",)),
+    Case("a group of one", lambda folder: words("reinforce", folder, reinforce_settings(toy(), k=1)), 2, ("k = 1: one answer has nothing to be compared with",)),
+    Case("gold in a sum", lambda folder: words("reinforce", folder, reinforce_settings(toy(), reward="python:tests.methods.toy:gold + 0.1*world:en")), 2, ("is the world's gold, which no training may see",)),
+    Case("gold in a sum, for ppo", ppo(reward="python:tests.methods.toy:gold + 0.1*world:en"), 2, ("is the world's gold, which no training may see",)),
+    Case("a reward that is no number", lambda folder: words("reinforce", folder, reinforce_settings(toy(), reward="0.5*python:tests.methods.toy:gold + python:tests.evaluate.scorers:nothing")), 1, ("python:tests.evaluate.scorers:nothing gave 32 of 32 completions no finite number",)),
+    Case("candidates scored by no number", lambda folder: words("rrhf", folder, {**preference_settings(toy()), "data": "", "candidates": {"policy": "D", "prompts": str(toy() / "prompts.jsonl"), "reward": "python:tests.evaluate.scorers:nothing", "max_new_tokens": 3}}), 1, ("completions no finite number",)),
+    Case("a judge that is not there", lambda folder: judged_by(folder, "url: http://127.0.0.1:9/v1\nmodel: m\nattempts: 1\n"), 1, ("http://127.0.0.1:9/v1 does not answer",)),
+    Case("a judge without an address", lambda folder: judged_by(folder, "model: m\n"), 2, ("url", "judge.yaml")),
+    Case("a term without a scorer", lambda folder: words("score", folder, {"reward": "0.5* + a", "data": toy() / "rankings.jsonl"}), 2, ("has a term without a scorer", "WEIGHT*SCORER")),
     # what failed although it was well meant
     Case("a score that is no number", scoring("nothing"), 1, ("python:tests.evaluate.scorers:nothing gave 800 of 800 completions no finite number", "prompt ", "one finite number per completion")),
     Case("a scorer that fails", scoring("fails"), 1, ("python:tests.evaluate.scorers:fails failed on 800 completions, LookupError: no such word", "--debug shows where it happened")),

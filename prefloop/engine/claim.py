@@ -32,8 +32,12 @@ def refuse_what_nobody_asked_to_go_on_with(folder: Path) -> None:
     """Without --resume a run stays as it is, unless it failed before it had done anything."""
     found = inside(folder)
     if "config.yaml" in found and (has_begun(folder) or found - OF_EVERY_START):
-        state = "a finished run" if "summary.json" in found else "a run that can be gone on with"
-        raise ConfigError(f"{folder} holds {state}\n  go on with --resume, or choose another --out")
+        if "summary.json" in found:
+            model = f"; its model is in {folder / 'model'}" if "model" in found else ""
+            raise ConfigError(
+                f"{folder} holds a finished run{model}\n  to run again, with these settings or others, choose another --out"
+            )
+        raise ConfigError(f"{folder} holds a run that can be gone on with\n  go on with --resume, or choose another --out")
 
 
 def has_begun(folder: Path) -> bool:

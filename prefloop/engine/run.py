@@ -164,9 +164,10 @@ class Run:
 
     def how_to_go_on(self) -> str:
         step = self.saved_step if self.saved_step is not None else self.checkpoint.step if self.checkpoint else None
+        again = "run the same command again" if self.is_a_stage else "run the same command with --resume"
         if step is None:
-            return "nothing was saved yet; run the same command with --resume to begin again"
-        return f"saved up to step {step}; run the same command with --resume to go on"
+            return f"nothing was saved yet; {again} to begin again"
+        return f"saved up to step {step}; {again} to go on"
 
     # --- figures -------------------------------------------------------------------------------------------------------
 
@@ -218,7 +219,20 @@ class Run:
         )
         on_main(lambda: self.write_json("summary.json", written))
         self.finished = written
+        if self.scratch is None and not self.is_a_stage:
+            say(f"{self.method}: {self.what_came_out()}")
         return written
+
+    @property
+    def is_a_stage(self) -> bool:
+        """Whether a study runs it, and says so itself."""
+        return (self.folder / "stage.json").is_file()
+
+    def what_came_out(self) -> str:
+        """Where the result is, in the words of whoever asked for it."""
+        models = [folder for folder in (self.folder / "model", self.folder / "model-0") if folder.is_dir()]
+        figures = f"figures in {self.folder / 'summary.json'}"
+        return f"the model is in {models[0]}, {figures}" if models else f"done; {figures}"
 
     # --- chance --------------------------------------------------------------------------------------------------------
 

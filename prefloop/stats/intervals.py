@@ -15,7 +15,8 @@ Which of these a comparison needs:
     paired_over_seeds    several seeds whose prompts are known by name: nested where no two share one, crossed where they do
 
 Rules for little data: no value gives mean NaN and an unbounded interval; one value gives an unbounded interval, since it
-says nothing about spread; several seeds of which there is one give the interval over its prompts, with ``n_seeds`` 1.
+says nothing about spread, and so do fewer than six that are all the same: that many differences of one sign come up by
+chance more than once in twenty times (2 / 2^5). Several seeds of which there is one give the interval over its prompts, with ``n_seeds`` 1.
 NaN and infinity are refused. Outcomes that are won or lost go to ``wilson``: resampling 20 wins of 20 finds no doubt at all.
 """
 
@@ -32,6 +33,7 @@ from prefloop.stats.student import student_t
 
 Values = NDArray[np.float64]
 
+ENOUGH_ALIKE = 6  # values without any spread that still allow a conclusion
 DRAWS_AT_ONCE = 200_000  # values resampled in one array: what a processor's cache holds
 
 
@@ -84,8 +86,8 @@ def mean_interval(values: ArrayLike, *, level: float = 0.95, n_boot: int = 2000,
     if n == 0:
         return Interval(math.nan, -math.inf, math.inf, 0)
     mean = float(known.mean())
-    if n == 1:
-        return Interval(mean, -math.inf, math.inf, 1)
+    if n < ENOUGH_ALIKE and np.ptp(known) == 0:
+        return Interval(mean, -math.inf, math.inf, n)
     draws = bootstrap_means(known, n_boot, np.random.default_rng(seed))
     return Interval(mean, *bounds(draws, mean, n, level), n)
 
