@@ -44,7 +44,9 @@ API = {
     "ppo": "prefloop.api:ppo",
     "reinforce": "prefloop.api:reinforce",
     "dpo": "prefloop.api:dpo",
+    "kto": "prefloop.api:kto",
     "rrhf": "prefloop.api:rrhf",
+    "rules": "prefloop.api:rules",
     "relearn": "prefloop.api:relearn",
 }
 

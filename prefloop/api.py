@@ -66,9 +66,19 @@ def dpo(*, out: str | Path, resume: bool = False, device: str = "auto", **settin
     return call("dpo", out, resume, device, settings)
 
 
+def kto(*, out: str | Path, resume: bool = False, device: str = "auto", **settings: Any) -> Finished:
+    """Learn from single answers called good or bad. Settings: ``KTOConfig``."""
+    return call("kto", out, resume, device, settings)
+
+
 def rrhf(*, out: str | Path, resume: bool = False, device: str = "auto", **settings: Any) -> Finished:
     """Rank answers by their own likelihood and imitate the best. Settings: ``RRHFConfig``."""
     return call("rrhf", out, resume, device, settings)
+
+
+def rules(*, out: str | Path, resume: bool = False, device: str = "auto", **settings: Any) -> Finished:
+    """Learn which answers break which rules. Settings: ``RulesConfig``."""
+    return call("rules", out, resume, device, settings)
 
 
 def relearn(*, out: str | Path, resume: bool = False, device: str = "auto", **settings: Any) -> Finished:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from prefloop.collect.commands import collect_app
+from prefloop.collect.commands import FOLDER, Data, DatabaseUrl, collect_app
 from prefloop.study import COMMANDS
 
 app = typer.Typer(
@@ -53,6 +53,7 @@ def options_before_the_command(
 def demo(
     out: Out = Path("runs/demo"),
     seed: Annotated[int, typer.Option("--seed", help="of everything random")] = 0,
+    every: Annotated[bool, typer.Option("--all", help="also RLP (UML, SPG), RRHF, DPO and RLOO: under 15 minutes")] = False,
     device: Device = "auto",
     debug: Debug = False,
 ) -> None:
@@ -60,7 +61,7 @@ def demo(
     with explained(debug):
         from prefloop.demo import main
 
-        main(out or Path("runs/demo"), seed=seed, device=device)
+        main(out or Path("runs/demo"), seed=seed, device=device, every=every)
 
 
 @app.command()
@@ -172,6 +173,19 @@ def dpo(
 
 
 @app.command()
+def kto(
+    settings: Settings = None,
+    out: Out = None,
+    resume: Resume = False,
+    device: Device = "auto",
+    dry_run: DryRun = False,
+    debug: Debug = False,
+) -> None:
+    """Learn from single answers that were called good or bad."""
+    run_command("kto", settings, out, resume, device, dry_run, debug)
+
+
+@app.command()
 def rrhf(
     settings: Settings = None,
     out: Out = None,
@@ -182,6 +196,19 @@ def rrhf(
 ) -> None:
     """Rank answers by their own likelihood and imitate the best."""
     run_command("rrhf", settings, out, resume, device, dry_run, debug)
+
+
+@app.command()
+def rules(
+    settings: Settings = None,
+    out: Out = None,
+    resume: Resume = False,
+    device: Device = "auto",
+    dry_run: DryRun = False,
+    debug: Debug = False,
+) -> None:
+    """Learn which answers break which rules: a reward that is minus the weighted chances."""
+    run_command("rules", settings, out, resume, device, dry_run, debug)
 
 
 @app.command()
@@ -253,6 +280,19 @@ def evaluate(
 ) -> None:
     """Policies side by side on held-out prompts."""
     run_command("evaluate", settings, out, resume, device, dry_run, debug)
+
+
+@app.command()
+def trust(
+    settings: Settings = None,
+    out: Out = None,
+    resume: Again = False,
+    device: Device = "auto",
+    dry_run: DryRun = False,
+    debug: Debug = False,
+) -> None:
+    """Reward models on fresh answers of policies, beside a truth."""
+    run_command("trust", settings, out, resume, device, dry_run, debug)
 
 
 @app.command()
@@ -420,7 +460,34 @@ class explained:
         raise SystemExit(1)
 
 
-app.add_typer(collect_app(explained), name="collect")
+where_people_speak = collect_app(explained)
+app.add_typer(where_people_speak, name="collect")
+
+
+@where_people_speak.command("simulate")
+def collect_simulate(  # here because it joins two parts that do not know each other: the service and the world
+    project: Annotated[str, typer.Argument(help="name of the project; its prompts are of the embedded world")],
+    annotators: Annotated[int, typer.Option("--annotators", min=1, max=13, help="how many of the thirteen")] = 13,
+    at_most: Annotated[int, typer.Option("--at-most", min=0, help="judgments of each; 0 = until there is nothing left")] = 0,
+    flip: Annotated[float, typer.Option("--flip", min=0, max=0.5, help="share of pairs they get wrong")] = 0.25,
+    language: Annotated[str, typer.Option("--language", help="of the prompts: en or zh")] = "en",
+    seed: Annotated[int, typer.Option("--seed", help="of everything random in them")] = 0,
+    address: Annotated[str, typer.Option("--address", help="where the service answers")] = "http://127.0.0.1:8090",
+    data: Data = FOLDER,
+    database: DatabaseUrl = "",
+    debug: Debug = False,
+) -> None:
+    """Let simulated people answer a project over HTTP, while the service runs."""
+    with explained(debug):
+        from prefloop.collect.commands import opened
+        from prefloop.collect.simulate import admitted, simulate
+        from prefloop.world import World
+        from prefloop.world.stand_ins import stand_ins
+
+        people = stand_ins(World(language=language), annotators=annotators, flip=flip, seed=seed)
+        with opened(data, database) as found, admitted(found, project, people) as tokens:
+            done = simulate(address, project, tokens, people, at_most=at_most)
+        typer.echo("\n".join([*(f"{name}: {n:,}" for name, n in done.items()), f"{sum(done.values()):,} judgments"]))
 
 
 def main() -> None:

@@ -54,6 +54,9 @@ class Optimiser(Config):
     weight_decay: float = Field(default=0.0, ge=0, description="decoupled weight decay")
     grad_clip: float = Field(default=1.0, ge=0, description="largest norm of the gradient; 0 leaves it alone")
     micro_batch: int = Field(default=0, ge=0, description="rows computed at once; 0 = the whole batch; never changes a gradient")
+    micro_tokens: int = Field(
+        default=0, ge=0, description="tokens computed at once, padding included; 0 = no limit; never changes a gradient"
+    )
 
     @field_validator("betas")
     @classmethod

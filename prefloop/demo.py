@@ -17,10 +17,11 @@ from prefloop.study import Done, StudyConfig, included, load_study, run_study
 SUMMARY = "summary.json"
 
 
-def main(out: Path, *, seed: int, device: str) -> None:
-    """``prefloop demo``: the main job on the embedded world."""
-    study = load_study(included("demo", Path())).model_copy(update={"seeds": [seed]})
-    run_and_report(study, out, device=device, command=f"prefloop demo --out {out} --seed {seed}")
+def main(out: Path, *, seed: int, device: str, every: bool = False) -> None:
+    """``prefloop demo``: the main job on the embedded world; with ``every``, further methods as more rows of the same table."""
+    study = load_study(included("demo-all" if every else "demo", Path())).model_copy(update={"seeds": [seed]})
+    command = f"prefloop demo{' --all' if every else ''} --out {out} --seed {seed}"
+    run_and_report(study, out, device=device, command=command)
 
 
 def run_and_report(study: StudyConfig, out: Path, *, device: str, dry_run: bool = False, command: str = "") -> None:
@@ -49,6 +50,7 @@ def write_report(study: StudyConfig, done: list[Done], seconds: float, out: Path
         print_fluency(console, summary)
     else:
         print_rewards(console, summary)
+    print_fresh(console, summary["fresh"])
     page = write_study(study_data(study, done, summary, command=command), out)
     console.print(f"\n{minutes(seconds)} on {platform.machine()}; the whole story: {page}")
 
@@ -119,6 +121,33 @@ def print_rewards(console: Console, summary: dict[str, Any]) -> None:
         table.add_row(row["name"], *figures, prompts_of(row["accuracy"]))
     console.print(table)
     print_pairs(console, judged["paired"])
+
+
+def print_fresh(console: Console, fresh: dict[str, Any]) -> None:
+    """Reward models on fresh answers, and how often gold agrees with synthetic preferences."""
+    if fresh["rows"]:
+        table = Table(title="reward models on fresh answers, against gold", title_justify="left")
+        for heading in ("answers of", "reward model", "accuracy", "log-loss", "overconfidence", "prompts"):
+            table.add_column(heading, justify="left" if heading in ("answers of", "reward model") else "right", no_wrap=True)
+        for row in fresh["rows"]:
+            figures = [with_interval(row[name], 3) for name in ("accuracy", "loss", "overconfidence")]
+            table.add_row(row["policy"], row["reward"], *figures, prompts_of(row["accuracy"]))
+        console.print(table)
+    for policy in dict.fromkeys(pair["policy"] for pair in fresh["paired"]):
+        console.print(f"  on answers of {policy}:")
+        print_pairs(console, [pair for pair in fresh["paired"] if pair["policy"] == policy])
+    if fresh["synthetic"]:
+        table = Table(title="synthetic preferences, by the confidence of the policy", title_justify="left")
+        for heading in ("made by", "confidence", "pairs", "right by gold", "gold of winner - loser"):
+            table.add_column(heading, justify="left" if heading == "made by" else "right", no_wrap=True)
+        for row in fresh["synthetic"]:
+            share = "learned from" if row["low"] is None else f"{row['low']:.1f} and more" + below(row["high"])
+            table.add_row(row["name"], share, f"{row['n']:,}", with_interval(row["accuracy"], 3), with_interval(row["gap"], 2))
+        console.print(table)
+
+
+def below(high: float | None) -> str:
+    return "" if high is None else f", below {high:.1f}"
 
 
 def with_interval(figure: dict[str, Any] | None, digits: int) -> str:

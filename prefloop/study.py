@@ -30,6 +30,7 @@ from pydantic import Field, model_validator
 
 from prefloop import __version__
 from prefloop.config import Config, Options, parse, read_yaml
+from prefloop.data.reward_spec import files_of
 from prefloop.engine.lock import only_writer, remove_folder
 from prefloop.errors import ConfigError
 
@@ -41,7 +42,9 @@ COMMANDS: dict[
     "reward": "prefloop.methods.reward:RewardConfig",
     "ppo": "prefloop.methods.ppo:PPOConfig",
     "dpo": "prefloop.methods.dpo:DPOConfig",
+    "kto": "prefloop.methods.kto:KTOConfig",
     "rrhf": "prefloop.methods.rrhf:RRHFConfig",
+    "rules": "prefloop.methods.rules:RulesConfig",
     "relearn": "prefloop.methods.relearn:RelearnConfig",
     "reinforce": "prefloop.methods.reinforce:ReinforceConfig",
     "sample": "prefloop.methods.sample:SampleConfig",
@@ -50,6 +53,7 @@ COMMANDS: dict[
     "score": "prefloop.evaluate.score:ScoreConfig",
     "select": "prefloop.evaluate.select:SelectConfig",
     "evaluate": "prefloop.evaluate.policies:PoliciesConfig",
+    "trust": "prefloop.evaluate.trust:TrustConfig",
     "world": "prefloop.world.stages:WorldConfig",
     "annotate": "prefloop.world.stages:AnnotateConfig",
 }
@@ -130,8 +134,26 @@ def load_study(path: Path, *, including: tuple[Path, ...] = ()) -> StudyConfig:
     base = load_study(included(study.include, path.parent), including=(*including, path.resolve()))
     stages = {name: {**settings, **study.stages.get(name, {})} for name, settings in base.stages.items()}
     stages |= {name: settings for name, settings in study.stages.items() if name not in stages}
-    merged = {**base.model_dump(), **study.model_dump(exclude_unset=True), "stages": stages, "include": ""}
+    merged = {**base.model_dump(), **study.model_dump(exclude_unset=True), "stages": behind_what_they_name(stages), "include": ""}
     return parse(StudyConfig, merged, where=str(path))
+
+
+def behind_what_they_name(stages: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The stages in their order, except that one which names a later one comes after it: an evaluation may be given new rows.
+
+    Stages that name each other in a circle stay where they are; ``check`` tells of them.
+    """
+    ordered: dict[str, dict[str, Any]] = {}
+
+    def place(name: str, waiting: tuple[str, ...]) -> None:
+        for ref in references(stages[name]):
+            if ref in stages and ref not in ordered and ref not in waiting:
+                place(ref, (*waiting, ref))
+        ordered.setdefault(name, stages[name])
+
+    for name in stages:
+        place(name, (name,))
+    return ordered
 
 
 def included(name: str, folder: Path) -> Path:
@@ -239,7 +261,7 @@ def file_hashes(value: Any) -> dict[str, str]:
     """Content hashes of the files and folders that settings name, other stages aside: FOLDER, FOLDER,FOLDER or lexicon:FILE."""
     found: dict[str, str] = {}
     if isinstance(value, str):
-        named = {value, *value.split(","), value.partition(":")[2]} - {"", "."}
+        named = {value, *value.split(","), value.partition(":")[2], *files_of(value)} - {"", "."}
         for path in (Path(name) for name in sorted(named) if os.path.exists(name)):  # False too for what no file can be called
             files = sorted(p for p in path.rglob("*") if p.is_file() and p.name != "lock") if path.is_dir() else [path]
             digest = hashlib.sha256()

@@ -14,6 +14,7 @@ from prefloop.config import parse
 from prefloop.data.read import read_prompts
 from prefloop.evaluate.over_seeds import FLUENCY, difference, row
 from prefloop.evaluate.rewards import pooled_accuracy, read_per_prompt, side_by_side
+from prefloop.evaluate.trust_over_seeds import over_runs
 from prefloop.report.data import ReportData, row_of
 from prefloop.study import Done, StudyConfig, config_class, known
 
@@ -29,6 +30,7 @@ def summarised(study: StudyConfig, done: list[Done], seconds: float) -> dict[str
         **compared(done),
         "reward_model": reward_model(done),
         "rewards": judged_rewards(done),
+        "fresh": fresh_answers(done),
     }
 
 
@@ -63,7 +65,7 @@ def settings_of(one: Done) -> Any:
     return parse(config_class(one.stage.command)[0], known(one.stage), where=f"stage {one.stage.name}")
 
 
-def per_prompt(evaluation: Done) -> dict[str, dict[str, list[float]]]:
+def per_prompt(evaluation: Done) -> dict[str, Any]:
     return json.loads((evaluation.stage.folder / "per_prompt.json").read_text(encoding="utf-8"))
 
 
@@ -115,12 +117,36 @@ def mean_of(figure: float | dict[str, Any]) -> float:
 
 
 def judged_rewards(done: list[Done]) -> dict[str, Any]:
-    """Every reward model that was judged on held-out rankings, beside the rules of length, and beside each other."""
+    """Every reward model that was judged on held-out rankings, beside the rules of length, and beside each other.
+
+    A policy of RRHF is one too: its log-probability per token is what it ranks by.
+    """
     runs: dict[str, list[Any]] = {}
     for one in done:
-        if one.stage.command == "reward" and (found := read_per_prompt(one.stage.folder)):
+        if one.stage.command in ("reward", "relearn", "rrhf") and (found := read_per_prompt(one.stage.folder)):
             runs.setdefault(one.stage.label, []).append(found)
     return side_by_side(runs)
+
+
+def fresh_answers(done: list[Done]) -> dict[str, Any]:
+    """Reward models on fresh answers of policies, and synthetic pairs beside gold, over the seeds of each ``trust`` stage.
+
+    Where there are several (of a sweep), the names of reward models and runs carry the point. Calibration is of the first seed.
+    """
+    stages: dict[str, list[Done]] = {}
+    for one in done:
+        if one.stage.command == "trust":
+            stages.setdefault(one.stage.label, []).append(one)
+    found: dict[str, list[dict[str, Any]]] = {"rows": [], "paired": [], "synthetic": []}
+    for label, of_label in stages.items():
+        told = over_runs([per_prompt(one) for one in of_label], baseline=settings_of(of_label[0]).baseline)
+        point = label.partition("@")[1] + label.partition("@")[2]
+        bins = {(one["policy"], one["reward"]): one["calibration"] for one in of_label[0].summary["rows"]}
+        for one in told["rows"]:
+            found["rows"].append({**one, "calibration": bins[one["policy"], one["reward"]], "reward": one["reward"] + point})
+        found["paired"] += [{**pair, "a": pair["a"] + point, "b": pair["b"] + point} for pair in told["paired"]]
+        found["synthetic"] += [{**pairs, "name": pairs["name"] + point} for pairs in told["synthetic"]]
+    return found
 
 
 def main_reward(done: list[Done]) -> list[Done]:
@@ -182,6 +208,9 @@ def study_data(study: StudyConfig, done: list[Done], summary: dict[str, Any], *,
         "reward_model": trust(first, summary, evaluation),
         "rewards": [told | {"trust": own_trust(told["name"], first)} for told in summary["rewards"]["rows"]],
         "reward_pairs": summary["rewards"]["paired"],
+        "fresh": summary["fresh"]["rows"],
+        "fresh_pairs": summary["fresh"]["paired"],
+        "synthetic": summary["fresh"]["synthetic"],
         "curves": {policy_of(one, evaluation): points for one in first if (points := curve(one))},
         "best_of_n": evaluation.summary["best_of_n"] if evaluation else [],
         "samples": json.loads((evaluation.stage.folder / "samples.json").read_text(encoding="utf-8")) if evaluation else [],
@@ -235,14 +264,16 @@ def trust(first: list[Done], summary: dict[str, Any], evaluation: Done | None) -
 
 
 def own_trust(name: str, first: list[Done]) -> dict[str, Any] | None:
-    """How a reward model's chances came true on the held-out pairs of the first seed."""
-    own = next((one for one in first if one.stage.label == name and "pair_accuracy" in one.summary), None)
+    """How a reward model's chances came true on the held-out pairs of the first seed; a policy that ranks states none."""
+    own = next((one for one in first if one.stage.label == name and "calibration" in one.summary), None)
     return {"pair_accuracy": own.summary["pair_accuracy"], **bins(own)} if own else None
 
 
 def bins(own: Done) -> dict[str, Any]:
-    by_gap = [{"gap": b["predicted"], "accuracy": b["observed"], "n": b["n"]} for b in own.summary["accuracy_by_gap"]]
-    return {"calibration": own.summary["calibration"], "accuracy_by_gap": by_gap}
+    """Empty for what states no chances: a log-probability per token has an order and no more."""
+    gaps = own.summary.get("accuracy_by_gap", [])
+    by_gap = [{"gap": b["predicted"], "accuracy": b["observed"], "n": b["n"]} for b in gaps]
+    return {"calibration": own.summary.get("calibration", []), "accuracy_by_gap": by_gap}
 
 
 def trained_on_gold(first: list[Done], evaluation: Done | None) -> list[str]:

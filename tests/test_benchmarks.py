@@ -33,7 +33,9 @@ NAMES = [
     "dpo",
 ]
 CASE = {case.name: case for case in CASES}
-RESULTS = sorted(path for path in (ROOT / "benchmarks" / "results").glob("*.json") if path.stem not in ("scaling", "gpu"))
+RESULTS = sorted(
+    path for path in (ROOT / "benchmarks" / "results").glob("*.json") if not path.stem.startswith(("scaling", "gpu", "collect_"))
+)
 SPREAD = {"median", "min", "max"}
 
 

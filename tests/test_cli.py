@@ -116,7 +116,7 @@ def test_a_dry_run_of_ppo_counts_its_updates_and_both_networks(tmp_path):
     assert f"{3 * 2 * 3} steps of 16 rows" in said  # 40 answers a round
     shared = prefloop("ppo", *words, "critic=trunk", "--device", "cpu").err
     own, without = (float(re.search(r"gradients +([\d.]+) MiB", text)[1]) for text in (said, shared))  # type: ignore[index]
-    assert own == 2 * without
+    assert 1.8 * without < own < 2.2 * without  # the critic has a value head in place of the language model's
 
 
 def test_sampled_answers_can_be_ranked_scored_and_learned_from(tmp_path):

@@ -20,6 +20,7 @@ from tests.methods.toy import (
     preference_settings,
     reinforce_settings,
     reward_settings,
+    rules_settings,
     sft_settings,
     toy,
 )
@@ -51,7 +52,9 @@ FEW = {
         folder, rounds=2, minibatch=8, critic="trunk", ptx=0.2, text=folder / "corpus.txt", ptx_rows=5, ptx_block=8
     ),
     "dpo": lambda folder: preference_settings(folder, batch=25, reference=folder / "base"),  # else the first margins are ties
+    "kto": lambda folder: preference_settings(folder, batch=25, reference=folder / "base", desirable=1.2),
     "rrhf": lambda folder: preference_settings(folder, batch=25, epochs=1),
+    "rules": lambda folder: rules_settings(folder, batch=300, epochs=1, balance=True),
     "reinforce": lambda folder: reinforce_settings(folder, method="dapo", rounds=2),
 }
 

@@ -25,7 +25,9 @@ START = {
     "ppo": "base",
     "sample": "base",
     "dpo": "base",
+    "kto": "base",
     "rrhf": "base",
+    "rules": "base",
     "reinforce": "base",
     "relearn": "base",
 }
@@ -57,7 +59,9 @@ SHORT: dict[str, dict[str, Any]] = {
         "ptx_block": 8,
     },
     "dpo": {"data": "rankings.jsonl", "batch": 64, **HELD_OUT},
+    "kto": {"data": "rankings.jsonl", "batch": 64, **HELD_OUT},
     "rrhf": {"data": "rankings.jsonl", "batch": 64, "epochs": 1, **HELD_OUT},
+    "rules": {"data": "ratings.jsonl", "rules": "rules.yaml", "batch": 200, "epochs": 1, **HELD_OUT},
     "relearn": {
         "data": "rankings.jsonl",
         "samples": "samples.jsonl",
@@ -81,6 +85,21 @@ SHORT: dict[str, dict[str, Any]] = {
 VARIANTS = {
     "ppo with a shared trunk": ("ppo", {"critic": "trunk", "ptx": 0.0, "text": ""}),
     "orpo": ("dpo", {"loss": "orpo"}),
+    "candidates of several sources": ("sample", {"answers": "rankings.jsonl", "decoding": "beam"}),
+    "rrhf with candidates of its own": (
+        "rrhf",
+        {
+            "data": "",
+            "held_out": 0.0,
+            "validation": "",
+            "candidates": {
+                "policy": "OP-2",
+                "prompts": "prompts.jsonl",
+                "reward": "python:tests.methods.toy:gold",
+                "max_new_tokens": 5,
+            },
+        },
+    ),
     "relearn with a contrastive loss": ("relearn", {"representation": "contrastive", "pairs": "none"}),
     "grpo": ("reinforce", {"method": "grpo", "reward": {"runs/reward/model": 1.0, "python:tests.methods.toy:gold": 0.5}}),
 }

@@ -345,6 +345,25 @@ def test_an_included_study_lends_its_stages_and_the_including_one_wins(tmp_path)
     assert (config.name, config.question, config.seeds, config.include) == ("own", "why", [1, 2], "")
 
 
+def test_an_included_stage_that_is_given_a_later_stage_to_read_comes_after_it_and_others_stay(tmp_path):
+    write(
+        tmp_path / "base.yaml",
+        "name: base\nstages:\n  a: {do: note}\n  b: {do: note, text: '${a}'}\n  end: {do: note, text: '${b}'}\n  aside: {do: note}\n",
+    )
+    own = "name: own\ninclude: base.yaml\nstages:\n  c: {do: note, text: '${b}'}\n  d: {do: note, text: '${c}'}\n  end: {text: '${b} ${d}'}\n"
+    config = load_study(write(tmp_path / "own.yaml", own))
+    assert list(config.stages) == ["a", "b", "c", "d", "end", "aside"]
+    assert [stage.name for stage in stages(config, tmp_path)] == list(config.stages)
+
+
+@pytest.mark.parametrize("text", ["${b}", "${a}"])
+def test_stages_that_need_each_other_or_themselves_are_refused_as_ever(tmp_path, text):
+    write(tmp_path / "base.yaml", "name: base\nstages:\n  a: {do: note}\n")
+    own = f"name: own\ninclude: base.yaml\nstages:\n  a: {{text: '{text}'}}\n  b: {{do: note, text: '${{a}}'}}\n"
+    with pytest.raises(ConfigError, match="which does not come before it"):
+        list(stages(load_study(write(tmp_path / "own.yaml", own)), tmp_path))
+
+
 def test_studies_that_come_with_prefloop_are_included_by_name(tmp_path):
     config = load_study(write(tmp_path / "own.yaml", "name: own\ninclude: demo\nseeds: [0, 1, 2, 3, 4]\n"))
     assert {"base", "sft", "reward", "ppo", "ppo_ptx", "evaluate"} <= set(config.stages)
@@ -507,3 +526,103 @@ def test_a_second_run_of_the_demo_finds_everything_there(demo):
     assert outcome.out.count("there already") == len(load_study(folder / "tiny.yaml").stages)
     assert "would run" not in outcome.out
     assert {path: path.read_bytes() for path in folder.rglob("model.safetensors")} == before
+
+
+# ------------------------------------------------------------------------------------------------------ the demo with every method
+
+ROWS_OF_ALL = [*ROWS, "rlp_uml", "rlp_spg", "rrhf", "dpo", "rloo"]
+TINY_ALL = f"""{TINY.replace("include: demo", "include: demo-all")}
+  policy_answers: {{n: 30, max_new_tokens: 12}}
+  uml_reward: {{views_batch: 8, epochs: 1}}
+  spg_reward: {{same: words, confidence: 0.0, epochs: 1}}
+  rlp_uml: {POLICY}
+  rlp_spg: {POLICY}
+  rrhf: {{epochs: 1}}
+  rloo: {{rounds: 2, prompts_per_round: 6, k: 2, max_new_tokens: 12, minibatch: 12}}
+  trust:
+    do: trust
+    rewards: {{reward: "${{reward}}/model", spg_reward: "${{spg_reward}}/model"}}
+    policies: {{sft: "${{select}}/model", ppo: "${{ppo}}/model"}}
+    synthetic: {{spg_reward: "${{spg_reward}}"}}
+    prompts: "${{world}}/held_out_prompts.jsonl"
+    gold: "world:en"
+    max_new_tokens: 12
+"""
+
+
+@pytest.fixture(scope="module")
+def demo_all(demo):
+    """In the folder of the demo, whose stages are not run again."""
+    folder, _ = demo
+    study_file = write(folder / "all.yaml", TINY_ALL)
+    outcome = prefloop("run", str(study_file), "--out", str(folder / "out"), "--device", "cpu")
+    assert outcome.code == 0, outcome.err
+    return folder, outcome
+
+
+def test_after_a_demo_the_demo_with_every_method_runs_its_own_stages_only(demo_all):
+    folder, outcome = demo_all
+    again = [line.split()[0] for line in outcome.out.splitlines() if line.endswith("there already")]
+    assert again == [name for name in load_study(folder / "tiny.yaml").stages if name != "evaluate"]
+
+
+def test_its_rows_stand_in_the_same_table_and_on_the_same_page(demo_all):
+    folder, outcome = demo_all
+    summary = summary_of(demo_all)
+    assert {row["name"] for row in summary["rows"]} == set(ROWS_OF_ALL)
+    compared = {(pair["a"], pair["b"]) for pair in summary["paired"] if pair["metric"] == "gold"}
+    assert {(name, against) for name in ROWS_OF_ALL[6:] for against in ("sft", "ppo")} <= compared
+    assert [row["name"] for row in summary["rewards"]["rows"]] == [
+        "reward", "few_reward", "uml_reward", "spg_reward", "rrhf",
+    ]  # fmt: skip
+    page = (folder / "out" / "report.html").read_text(encoding="utf-8")
+    in_order = [page.index(f">{name}</small>") for name in ROWS_OF_ALL]  # below the name that people read
+    assert in_order == sorted(in_order)
+    assert all(name in outcome.out for name in ROWS_OF_ALL)
+
+
+def test_reward_models_on_fresh_answers_are_in_its_summary_its_output_and_its_page(demo_all):
+    folder, outcome = demo_all
+    fresh = summary_of(demo_all)["fresh"]
+    assert [(row["policy"], row["reward"]) for row in fresh["rows"]] == [
+        (policy, reward) for policy in ("sft", "ppo") for reward in ("reward", "spg_reward")
+    ]
+    assert all(set(row["accuracy"]) >= {"mean", "low", "high", "n_prompts"} and row["calibration"] for row in fresh["rows"])
+    assert fresh["synthetic"][0]["n"] == sum(row["n"] for row in fresh["synthetic"][1:]) > 0  # confidence = 0 learns from all
+    assert "reward models on fresh answers" in outcome.out and "by the confidence of the policy" in outcome.out
+    assert 'id="fresh"' in (folder / "out" / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(("flags", "last"), [([], "demo"), (["--all"], "demo-all")])
+def test_the_demo_runs_every_method_only_when_asked(monkeypatch, flags, last):
+    ran_with = []
+    monkeypatch.setattr("prefloop.demo.run_and_report", lambda study, out, **options: ran_with.append((study, options)))
+    assert prefloop("demo", *flags, "--seed", "7", "--out", "nowhere").code == 0
+    ((config, options),) = ran_with
+    assert (config.name, config.seeds) == (last, [7])
+    assert options["command"] == f"prefloop demo{' --all' if flags else ''} --out nowhere --seed 7"
+    assert ("rlp_spg" in config.stages) == bool(flags)
+
+
+def test_the_study_of_relearning_starts_as_the_demo_does_and_its_arms_differ_in_what_they_are_named_for():
+    configs = Path(__file__).parent.parent / "configs"
+    demo_stages, rlp = load_study(study.included("demo", Path())).stages, load_study(configs / "rlp.yaml").stages
+    assert {name for name in rlp if demo_stages.get(name) == rlp[name]} == {
+        "world", "base", "sft", "answers", "rankings", "reward", "select", "ppo",
+    }  # fmt: skip
+    arms = load_study(configs / "rlp-study.yaml").stages
+    assert {name: arms[name] for name in ("few_rankings", "few_reward", "ppo_overoptimised")} == {
+        name: demo_stages[name] for name in ("few_rankings", "few_reward", "ppo_overoptimised")
+    }
+
+    def changed(name: str, other: str) -> set[str]:
+        return {key for key in arms[name] | arms[other] if arms[name].get(key) != arms[other].get(key)}
+
+    assert changed("ppo_again", "ppo") == {"seed"}
+    assert all(
+        changed(name, "ppo") == {"reward"}
+        for name in ("rlp_uml", "rlp_spg", "rlp_both", "rlp_spg_random", "ppo_few", "rlp_spg_wrong")
+    )
+    assert changed("spg_random_reward", "spg_reward") == {"winner"}
+    assert changed("both_reward", "spg_reward") == {"representation"}
+    assert changed("uml_reward", "spg_reward") == {"representation", "pairs", "same"}

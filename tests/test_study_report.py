@@ -1,13 +1,14 @@
 """What a finished study tells, from stage folders written by hand: nothing is trained here."""
 
 import json
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from prefloop.demo import print_fluency, print_rewards, print_table
+from prefloop.demo import print_fluency, print_fresh, print_rewards, print_table
 from prefloop.report.page import render
 from prefloop.report.pages import read_study
 from prefloop.study import Done, Stage, StudyConfig
@@ -86,6 +87,8 @@ def told(done: list[Done], **study: Any) -> tuple[dict[str, Any], Page, str]:
         print_fluency(console, summary)
     else:
         print_rewards(console, summary)
+    print_fresh(console, summary["fresh"])
+    assert (again.fresh, again.fresh_pairs, again.synthetic) == (data.fresh, data.fresh_pairs, data.synthetic)
     return summary, Page(render(data)), console.export_text()
 
 
@@ -255,3 +258,60 @@ def test_an_evaluation_without_gold_is_told_without_it(tmp_path):
     summary, page, printed = told([judged])
     assert all(row["gold"] is None and row["win_vs_base"] is None for row in summary["rows"])
     assert "Not judged: gold reward was not measured" in page.text and "dpo" in printed
+
+
+def trust(out: Path, accuracy: dict[str, list[float]], *, label: str = "trust", seed: int = 0, **settings: Any) -> Done:
+    """Reward models on two prompts' fresh answers of one policy; and a relearn run with one pair by clusters for each prompt."""
+    prompts = [f"p{seed}{i}" for i in range(2)]
+    plain = {"prompt": prompts, "pairs": [3, 3], "loss": [0.5, 0.5], "overconfidence": [0.25, 0.0]}
+    pairs = {"prompt": prompts, "confidence": [0.5, 0.4], "learned": [True, False], "accuracy": [1.0, 0.0], "gap": [2.0, -1.0]}
+    told = {
+        "answers": {"ppo": {name: {**plain, "accuracy": right} for name, right in accuracy.items()}},
+        "synthetic": {"spg": pairs},
+    }
+    bins = [{"predicted": 0.75, "observed": 0.5, "n": 6}]
+    rows = [{"policy": "ppo", "reward": name, "calibration": bins} for name in accuracy]
+    given = {
+        "rewards": dict.fromkeys(accuracy, "r"),
+        "policies": {"ppo": "m"},
+        "prompts": "p.jsonl",
+        "gold": "world:en",
+        **settings,
+    }
+    return finished(out, label, "trust", given, {"rows": rows}, seed=seed, per_prompt=told)
+
+
+def test_reward_models_on_fresh_answers_are_told_over_seeds_against_the_baseline_that_was_named(tmp_path):
+    right = [{"reward": [0.5, 0.5], "spg": [1.0, 0.5]}, {"reward": [0.5, 0.0], "spg": [1.0, 1.0]}]
+    done = [trust(tmp_path, one, seed=seed, baseline="spg") for seed, one in enumerate(right)]
+    summary, page, printed = told(done, seeds=[0, 1])
+    fresh = summary["fresh"]
+    assert [(row["reward"], row["accuracy"]["mean"], row["accuracy"]["n_seeds"]) for row in fresh["rows"]] == [
+        ("reward", 0.375, 2), ("spg", 0.875, 2),
+    ]  # fmt: skip
+    assert fresh["rows"][0]["calibration"] == [{"predicted": 0.75, "observed": 0.5, "n": 6}]
+    (pair,) = [pair for pair in fresh["paired"] if pair["metric"] == "accuracy"]
+    assert (pair["a"], pair["b"], pair["mean"], pair["n_seeds"]) == ("reward", "spg", -0.5, 2)
+    assert [(row["low"], row["n"]) for row in fresh["synthetic"]] == [(None, 2), (0.0, 2), (0.5, 2), (0.7, 0), (0.9, 0)]
+    assert "Reward models on fresh answers" in page.text and "PPO reward − spg accuracy by gold" in page.text
+    assert "reward models on fresh answers, against gold" in printed and "on answers of ppo:" in printed
+    assert "learned from" in printed and "0.5 and more, below 0.7" in printed
+
+
+def test_fresh_answers_at_the_points_of_a_sweep_are_rows_of_their_own(tmp_path):
+    done = [trust(tmp_path, {"spg": [size, size]}, label=f"trust@spg.lam={size}") for size in (0.5, 1.0)]
+    summary, _, _ = told(done)
+    assert [(row["reward"], row["accuracy"]["mean"]) for row in summary["fresh"]["rows"]] == [
+        ("spg@spg.lam=0.5", 0.5),
+        ("spg@spg.lam=1.0", 1.0),
+    ]
+    assert {row["name"] for row in summary["fresh"]["synthetic"]} == {"spg@spg.lam=0.5", "spg@spg.lam=1.0"}
+
+
+def test_what_ranks_by_a_likelihood_stands_among_the_reward_models_without_chances(tmp_path):
+    one, other = reward(tmp_path, "reward", [1.0, 0.0]), reward(tmp_path, "rrhf", [1.0, 1.0])
+    without = {key: value for key, value in other.summary.items() if key not in ("calibration", "accuracy_by_gap")}
+    likelihood = replace(other, stage=replace(other.stage, command="rrhf"), summary=without)
+    summary, page, _ = told([one, likelihood])
+    assert [row["name"] for row in summary["rewards"]["rows"]] == ["reward", "rrhf"]
+    assert "RRHF" in page.text

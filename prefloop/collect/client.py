@@ -112,6 +112,10 @@ class Project:
         job = self.server.ask("POST", f"{self.path}/items:import", params=given, content=Blocks(path)).json()["job"]
         return self.finished(job)["result"]
 
+    def upload(self, path: str | Path) -> Json:
+        """A picture, sound or clip into the project; its ``sha256`` is what completions name it by."""
+        return self.server.ask("POST", f"{self.path}/assets", content=Blocks(Path(path))).json()
+
     def finished(self, job: str, *, progress: Callable[[int], None] = lambda n: None) -> Json:
         """A job, once it is done."""
         while True:

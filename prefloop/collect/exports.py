@@ -41,6 +41,7 @@ class ExportConfig(Config):
     versions: list[int] = Field([], description="only answers to these versions of the questions; empty = all")
     surplus: bool = Field(True, description="judgments beyond the number that was wanted, too")
     least: int = Field(1, ge=1, description="judgments an item must have")
+    final: bool = Field(False, description="where a reviewer decided on an item, the decision in place of its judgments")
     held_out: float = Field(0.0, ge=0, lt=1, description="share of prompts in test.jsonl; 0 = everything in one file")
     seed: int = Field(0, description="of the split")
     threshold: int = Field(0, description="kto: an answer is good from this point of the first scale on; 0 = its middle")
@@ -341,6 +342,7 @@ def wanted(project: Any, config: ExportConfig) -> Wanted:
         versions=frozenset(config.versions),
         surplus=config.surplus,
         least=config.least,
+        final=config.final,
     )
 
 

@@ -58,6 +58,9 @@ def pseudonym(key: str, user_id: str) -> str:
     return f"human:{keyed(key, 'annotator', user_id).hex()[:12]}"
 
 
+CANONICAL = json.JSONEncoder(sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+
+
 def as_json(value: Any) -> str:
     """Canonical JSON: equal values are equal texts."""
-    return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return CANONICAL.encode(value)

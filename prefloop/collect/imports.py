@@ -1,4 +1,5 @@
-"""Files into a project: first looked at whole, then stored, so that a bad file changes nothing.
+"""Files into a project: first looked at whole, then stored, so that a bad file changes nothing. What was looked at is what is
+stored: it waits in a temporary file, so that nothing is read twice, or changes in between.
 
     report = look(database, project_id, "answers.jsonl")     # the dry run: what is there, and what is wrong with it, by line
     report = run(database, project_id, "answers.jsonl")      # DataError with the same report if anything is wrong
@@ -7,16 +8,19 @@ Every format that prefloop reads as groups is accepted (docs/data.md); rankings 
 item that is there already, word for word, is left as it is: an import that was cut off is finished by running it again.
 """
 
+import json
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple, TypeVar
 
 from sqlalchemy import Connection
 
-from prefloop.collect import items, queue
+from prefloop.collect import items, media, queue
 from prefloop.collect.database import Database
+from prefloop.collect.identity import as_json
 from prefloop.collect.items import NewItem, new_item
 from prefloop.collect.schema import TaskSchema
 from prefloop.data.formats import converted
@@ -24,7 +28,9 @@ from prefloop.data.read import How, common_format, name_of, sample_of
 from prefloop.data.rows import Bad, Row, snippet, sources
 from prefloop.data.trees import Aside
 from prefloop.errors import DataError
-from prefloop.records import Completion, Group, Prompt
+from prefloop.records import Completion, Group, Prompt, Text
+
+T = TypeVar("T")
 
 MAX_BYTES = 2 * 2**30  # of a file
 MAX_ITEMS = 1_000_000  # of an import
@@ -86,12 +92,24 @@ class Found(NamedTuple):
     item: NewItem
 
 
-def look(database: Database, project_id: str, source: str | Path, *, schema: TaskSchema | None = None) -> Report:
+def look(
+    database: Database,
+    project_id: str,
+    source: str | Path,
+    *,
+    schema: TaskSchema | None = None,
+    keep: Callable[[NewItem], object] = lambda item: None,
+) -> Report:
     """The dry run: every row is read and held against the project; nothing is stored."""
     schema = schema or database.read(lambda connection: queue.current_schema(connection, project_id)[1])
     report = Report(name_of(source) if Path(source).is_dir() else Path(source).name)
     for chunk in chunks(checked(source, schema, report)):
         database.read(lambda connection, chunk=chunk: compare(connection, project_id, chunk, report))
+        find = lambda connection, chunk=chunk: without_files(connection, project_id, chunk, report, schema.medium)  # noqa: E731
+        unshown = database.read(find) if schema.medium != "text" else set()
+        for found in chunk:
+            if found.item.ext_id not in unshown:
+                keep(found.item)
     return report
 
 
@@ -106,26 +124,39 @@ def run(
 ) -> Report:
     """Store every item of a file. Where anything is wrong with it nothing is stored, unless ``skip_bad`` leaves that out."""
     schema = database.read(lambda connection: queue.current_schema(connection, project_id)[1])
-    looked = look(database, project_id, source, schema=schema)
-    if looked.n_problems and not skip_bad:
-        hint = "mend them, or leave these rows out with skip_bad (--skip-bad); nothing was imported"
-        raise DataError("\n".join([f"{looked.n_problems:,} problems in {looked.name}", *looked.lines()[1:], f"  {hint}"]))
-    if not looked.items:
-        raise DataError("\n".join([f"{looked.name} holds nothing to import", *looked.lines()[1:]]))
-    for chunk in chunks(checked(source, schema, Report(looked.name))):
-        looked.added += store(database, project_id, chunk, priority)
-        progress(looked.added)
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as waiting:
+        looked = look(database, project_id, source, schema=schema, keep=lambda item: waiting.write(as_line(item)))
+        if looked.n_problems and not skip_bad:
+            hint = "mend them, or leave these rows out with skip_bad (--skip-bad); nothing was imported"
+            raise DataError("\n".join([f"{looked.n_problems:,} problems in {looked.name}", *looked.lines()[1:], f"  {hint}"]))
+        if not looked.items:
+            raise DataError("\n".join([f"{looked.name} holds nothing to import", *looked.lines()[1:]]))
+        waiting.seek(0)
+        for chunk in chunks(kept(waiting)):
+            looked.added += store(database, project_id, chunk, priority)
+            progress(looked.added)
     database.write(lambda connection: items.added_all(connection, project_id))
     return looked
 
 
-def store(database: Database, project_id: str, chunk: list[Found], priority: int) -> int:
+def as_line(item: NewItem) -> str:
+    """JSON holds no raw line break and no NUL, and a hash holds neither."""
+    return "\0".join((item.ext_id, as_json(item.prompt_id), item.prompt_json, item.completions_json)) + "\n"
+
+
+def kept(waiting: IO[str]) -> Iterator[NewItem]:
+    """The items that were looked at, each as it was written by ``as_line``."""
+    for line in waiting:
+        ext_id, prompt_id, prompt_json, completions_json = line.removesuffix("\n").split("\0")
+        yield NewItem(ext_id, json.loads(prompt_id), prompt_json, completions_json)
+
+
+def store(database: Database, project_id: str, chunk: list[NewItem], priority: int) -> int:
     now = database.clock()
 
     def work(connection: Connection) -> int:
-        fresh = [found.item for found in chunk]
-        clashing = items.contradictions(connection, project_id, fresh)
-        fit = [one for one in fresh if one.ext_id not in clashing]
+        clashing = items.contradictions(connection, project_id, chunk)  # again: somebody else may have stored in between
+        fit = [one for one in chunk if one.ext_id not in clashing]
         return items.add(connection, project_id, fit, priority=priority, now=now).added
 
     return database.write(work)
@@ -140,6 +171,18 @@ def compare(connection: Connection, project_id: str, chunk: list[Found], report:
             report.wrong(Problem(found.where, "an id that stands for something else in this project", clash))
             report.items -= 1
     report.known += len(items.known_ids(connection, project_id, [one.ext_id for one in fresh if one.ext_id not in clashing]))
+
+
+def without_files(connection: Connection, project_id: str, chunk: list[Found], report: Report, medium: str) -> set[str]:
+    """The items whose files the project does not have, or not as this medium; by their ext_id."""
+    missing = media.unknown(connection, project_id, medium, media.hashes_in(found.item.completions_json for found in chunk))
+    bad = set()
+    for found in chunk:
+        if gone := sorted(missing & set(media.hashes_in([found.item.completions_json]))):
+            report.wrong(Problem(found.where, f"no {medium} of this project has the sha256", gone[0]))
+            report.items -= 1
+            bad.add(found.item.ext_id)
+    return bad
 
 
 # --- rows to items ----------------------------------------------------------------------------------------------------------
@@ -210,22 +253,27 @@ def unfit(group: Group, schema: TaskSchema) -> tuple[str, str] | None:
     k, allowed = len(group.completions), schema.completions
     if not allowed.min <= k <= allowed.max:
         return f"{k} answers, where the project takes {allowed.min} to {allowed.max}", snippet(group.prompt.text)
-    media = sorted({completion.content.type for completion in group.completions} - {schema.medium})
-    if media or schema.medium != "text":
-        return f"{', '.join(media) or schema.medium} answers, which cannot be imported as a list", "only text can"
-    long = next((text for text in texts(group) if len(text) > MAX_CHARACTERS), None)
-    if long is not None:
+    others = sorted({completion.content.type for completion in group.completions} - {schema.medium})
+    if others:
+        return f"{', '.join(others)} answers, where the project asks about {schema.medium}", snippet(group.prompt.text)
+    if any(not isinstance(one.content, Text) and not media.SHA.fullmatch(one.content.sha256) for one in group.completions):
+        return "an answer that names no uploaded file by its sha256", snippet(group.prompt.text)
+    said = texts(group)
+    long = max(said, key=len)
+    if len(long) > MAX_CHARACTERS:
         return f"a text of {len(long):,} characters, where {MAX_CHARACTERS:,} are allowed", snippet(long)
-    if not all(is_storable(text) for text in texts(group)):
+    if not is_storable(" ".join(said)):  # one look at all of them: a half of a character stays one beside a space
         return "a character that cannot be stored", snippet(group.prompt.text)
     return None
 
 
-def texts(group: Group) -> Iterator[str]:
-    yield from (message.content for message in group.prompt.messages)
-    yield from (completion.text for completion in group.completions)
-    yield from (group.prompt.id, group.prompt.origin, *group.prompt.tags)
-    yield from (name for completion in group.completions for name in (completion.id, completion.source))
+def texts(group: Group) -> list[str]:
+    prompt = group.prompt
+    said = [prompt.id, prompt.origin, *prompt.tags, *(message.content for message in prompt.messages)]
+    for completion in group.completions:
+        place = completion.text if isinstance(completion.content, Text) else completion.content.uri
+        said += (place, completion.id, completion.source)
+    return said
 
 
 def is_storable(text: str) -> bool:
@@ -247,11 +295,12 @@ def contradiction(group: Group, said: dict[int, int]) -> tuple[str, str] | None:
 def words_of(record: Prompt | Completion) -> Any:
     if isinstance(record, Prompt):
         return tuple((message.role, message.content) for message in record.messages)
-    return (record.prompt_id, record.content.model_dump_json())
+    content = record.content
+    return (record.prompt_id, content.text if isinstance(content, Text) else content)
 
 
-def chunks(found: Iterable[Found]) -> Iterator[list[Found]]:
-    chunk: list[Found] = []
+def chunks(found: Iterable[T]) -> Iterator[list[T]]:
+    chunk: list[T] = []
     for one in found:
         chunk.append(one)
         if len(chunk) == CHUNK:

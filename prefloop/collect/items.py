@@ -35,8 +35,8 @@ class Added(NamedTuple):
 def new_item(prompt: Prompt, completions: Sequence[Completion]) -> NewItem:
     """An item is known by its prompt and completions: the same again is the same item, one answer more is another."""
     ext_id = content_id([prompt.id, [completion.id for completion in completions]])
-    listed = [completion.model_dump(mode="json") for completion in completions]
-    return NewItem(ext_id, prompt.id, as_json(prompt.model_dump(mode="json")), as_json(listed))
+    listed = [completion.model_dump() for completion in completions]  # strings all through: there is nothing to convert
+    return NewItem(ext_id, prompt.id, as_json(prompt.model_dump()), as_json(listed))
 
 
 def contradictions(connection: Connection, project_id: str, items: Sequence[NewItem]) -> dict[str, str]:

@@ -10,14 +10,15 @@ from datetime import UTC, datetime
 from itertools import groupby
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Row, and_, select
+from sqlalchemy import Connection, Row, and_, exists, select
 
 from prefloop.collect.identity import pseudonym
 from prefloop.collect.schema import TaskSchema, schema_of
-from prefloop.collect.tables import app_user, assignment, item, item_body, judgment, task_schema
+from prefloop.collect.tables import app_user, assignment, final, item, item_body, judgment, review, task_schema
 from prefloop.records import content_id
 
 CHUNK = 500  # items held at once
+IS_DATA = item.c.kind.in_(("normal", "gold"))  # what was made to check annotators is none
 Json = dict[str, Any]
 
 
@@ -61,6 +62,7 @@ class Wanted(NamedTuple):
     versions: frozenset[int] = frozenset()
     surplus: bool = True
     least: int = 1  # judgments an item must have
+    final: bool = False  # what a reviewer decided in place of the judgments
 
 
 def judged_items(connection: Connection, wanted: Wanted) -> Iterator[Judged]:
@@ -72,17 +74,50 @@ def judged_items(connection: Connection, wanted: Wanted) -> Iterator[Judged]:
     joined = item.join(item_body, item_body.c.item_id == item.c.id)
     columns = (item.c.id, item.c.ext_id, item_body.c.prompt_json, item_body.c.completions_json)
     while True:
-        here = and_(item.c.project_id == wanted.project.id, item.c.id > last, item.c.status != "removed")
+        here = and_(item.c.project_id == wanted.project.id, item.c.id > last, item.c.status != "removed", IS_DATA)
         rows = connection.execute(select(*columns).select_from(joined).where(here).order_by(item.c.id).limit(CHUNK)).all()
         if not rows:
             return
         first, last = rows[0].id, rows[-1].id
         said = said_about(connection, wanted, first, last)
+        decided = decisions(connection, wanted, first, last) if wanted.final else {}
         for row in rows:
             judgments = [judgment_of(one, wanted, people, asked) for one in said.get(row.id, ())]
             kept = [one for one in judgments if is_wanted(one, wanted)]
             if len(kept) >= max(1, wanted.least):
-                yield Judged(row.id, row.ext_id, json.loads(row.prompt_json), json.loads(row.completions_json), kept)
+                completions = json.loads(row.completions_json)
+                if row.id in decided:
+                    kept = [decision_of(decided[row.id], wanted, asked, tuple(one["id"] for one in completions))]
+                yield Judged(row.id, row.ext_id, json.loads(row.prompt_json), completions, kept)
+
+
+def decisions(connection: Connection, wanted: Wanted, first: str, last: str) -> dict[str, Row[Any]]:
+    """What reviewers decided, of the items between two ids; where all judgments stand there is nothing to put in their place."""
+    here = and_(final.c.project_id == wanted.project.id, final.c.item_id.between(first, last), final.c.method != "all")
+    return {row.item_id: row for row in connection.execute(select(final).where(here))}
+
+
+def decision_of(
+    row: Row[Any], wanted: Wanted, asked: dict[str, tuple[TaskSchema, int]], completions: tuple[str, ...]
+) -> Judgment:
+    """A decision as a judgment: by the reviewer, of answers in the item's own order."""
+    schema, version = asked[row.schema_id]
+    return Judgment(
+        id=row.item_id,
+        annotator=pseudonym(wanted.project.secret, row.user_id),
+        answers=json.loads(row.body_json),
+        schema=schema,
+        version=version,
+        rev=1,
+        is_surplus=False,
+        shown=completions,
+        seconds=None,
+        at=moment(row.created),
+    )
+
+
+def moment(ms: int) -> str:
+    return datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
 
 
 def said_about(connection: Connection, wanted: Wanted, first: str, last: str) -> dict[str, list[Row[Any]]]:
@@ -90,6 +125,7 @@ def said_about(connection: Connection, wanted: Wanted, first: str, last: str) ->
     joined = judgment.join(assignment, assignment.c.id == judgment.c.assignment_id)
     between = judgment.c.item_id.between(first, last)
     here = and_(judgment.c.project_id == wanted.project.id, between, judgment.c.is_superseded.is_(False))
+    here = and_(here, ~exists().where(review.c.judgment_id == judgment.c.id, review.c.verdict == "reject"))
     if not wanted.surplus:
         here = and_(here, judgment.c.is_surplus.is_(False))
     if wanted.since is not None:
@@ -114,7 +150,7 @@ def judgment_of(row: Row[Any], wanted: Wanted, people: dict[str, str], asked: di
         is_surplus=bool(row.is_surplus),
         shown=tuple(json.loads(row.shown_json)),
         seconds=None if row.active_ms is None else row.active_ms / 1000,
-        at=datetime.fromtimestamp(row.created / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z",
+        at=moment(row.created),
     )
 
 

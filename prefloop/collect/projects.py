@@ -92,10 +92,10 @@ def log(
 
 
 def progress(connection: Connection, project_id: str) -> dict[str, int]:
-    """Items, judgments wanted, and what has been done. Sums over small tables and an index, never over bodies."""
+    """Items, judgments wanted, and what has been done; planted ones are not counted. Sums over small tables and an index, never over bodies."""
     items = func.count(), func.coalesce(func.sum(item.c.n_slots), 0), func.coalesce(func.sum(item.c.n_done), 0)
     wanted = select(*items, func.coalesce(func.sum(item.c.n_surplus), 0)).where(
-        item.c.project_id == project_id, item.c.status != "removed"
+        item.c.project_id == project_id, item.c.status != "removed", item.c.kind == "normal"
     )
     n_items, n_wanted, n_done, n_surplus = connection.execute(wanted).one()
     leased = select(func.count()).select_from(slot).where(slot.c.project_id == project_id, slot.c.state == "leased")

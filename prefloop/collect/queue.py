@@ -15,6 +15,7 @@ from sqlalchemy import Connection, Row, and_, bindparam, func, insert, select, t
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
+from prefloop.collect import planted
 from prefloop.collect.identity import as_json, new_id
 from prefloop.collect.order import shown
 from prefloop.collect.refusals import Refused
@@ -64,6 +65,7 @@ class Turn(NamedTuple):
     schema_version: int
     draft: Draft | None
     project: str  # its slug
+    secret: str  # of the project: signs addresses of files
 
 
 class Queue(NamedTuple):
@@ -103,6 +105,7 @@ WHOLE = (
         draft.c.rev,
         draft.c.body_json.label("draft_json"),
         project.c.slug,
+        project.c.secret,
     )
     .select_from(
         assignment.join(item_body, item_body.c.item_id == assignment.c.item_id)
@@ -130,7 +133,7 @@ def claim(connection: Connection, *, project_id: str, user_id: str, now: int, be
     if len(held) > schema.lease.prefetch:
         return Nothing("held_enough")
     queue = Queue(connection, current, user_id, now, schema_id, schema, [])
-    mine = regained(queue, "expired") or taken_from_queue(queue) or regained(queue, "released")
+    mine = regained(queue, "expired") or planted_turn(queue) or taken_from_queue(queue) or regained(queue, "released")
     if mine is not None:
         return turn_of(connection, mine)
     return Nothing("busy") if queue.locked else why_empty(connection, project_id, now)
@@ -153,7 +156,7 @@ def turn_of(connection: Connection, assignment_id: str) -> Turn:
     """An assignment with its item, questions and draft."""
     row = connection.execute(WHOLE, {"turn": assignment_id}).one()
     typed = Draft(row.rev, row.draft_json) if row.rev is not None else None
-    return Turn(row, row.prompt_json, row.completions_json, schema_of(row.schema_json), row.version, typed, row.slug)
+    return Turn(row, row.prompt_json, row.completions_json, schema_of(row.schema_json), row.version, typed, row.slug, row.secret)
 
 
 # --- the queue --------------------------------------------------------------------------------------------------------------
@@ -174,6 +177,12 @@ def taken_from_queue(queue: Queue) -> str | None:
         if found is not None:
             return leased(queue, found.item_id, found.slot_no)
     return None
+
+
+def planted_turn(queue: Queue) -> str | None:
+    """A turn at an item that checks on this person, where one is due."""
+    due = planted.due(queue.connection, queue.project, queue.user_id, queue.now)
+    return leased(queue, *due) if due is not None else None
 
 
 def cursors_of(queue: Queue) -> dict[int, Row[Any]]:

@@ -105,6 +105,7 @@ def serve(
                 proxy_headers=bool(proxy), forwarded_allow_ips=proxy or None, timeout_graceful_shutdown=10,
             )  # fmt: skip
             service.jobs.stop()
+            service.talk.stop()
     finally:
         database.close()
 

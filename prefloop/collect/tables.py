@@ -138,7 +138,7 @@ item = Table(
     Column("project_id", Text, to("project.id"), nullable=False),
     Column("ext_id", Text, nullable=False),  # what an import knows it by: the hash of its prompt and completions
     Column("prompt_id", Text, nullable=False),
-    Column("kind", Text, nullable=False, server_default="normal"),
+    Column("kind", Text, nullable=False, server_default="normal"),  # normal | gold | check | repeat (see planted)
     Column("status", Text, nullable=False, server_default="active"),  # active | held | removed
     Column("priority", Integer, nullable=False, server_default="0"),
     Column("shuffle_key", BigInteger, nullable=False),
@@ -263,6 +263,115 @@ report = Table(
     Column("state", Text, nullable=False),  # open | dismissed | fixed
     Column("created", BigInteger, nullable=False),
     Index("report_of_project", "project_id", "state", "id"),
+)
+
+# --- checks on annotators, and what reviewers decide ------------------------------------------------------------------------
+
+planted = Table(  # items that check those who judge them
+    "planted",
+    metadata,
+    Column("item_id", Text, to("item.id"), primary_key=True),
+    Column("project_id", Text, to("project.id"), nullable=False),
+    Column("kind", Text, nullable=False),  # gold: what is right is known | check: made to have a worst answer | repeat
+    Column("expected_json", Text, nullable=False, server_default="{}"),
+    Column("copy_of", Text, to("item.id"), unique=True),  # of a repeat: what is shown again
+    Column("created_by", Text, to("app_user.id")),
+    Column("created", BigInteger, nullable=False),
+    Index("planted_in_project", "project_id", "kind", "item_id"),
+)
+review = Table(
+    "review",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("project_id", Text, to("project.id"), nullable=False),
+    Column("item_id", Text, to("item.id"), nullable=False, index=True),
+    Column("judgment_id", Text, to("judgment.id"), nullable=False, index=True),
+    Column("user_id", Text, to("app_user.id"), nullable=False),
+    Column("verdict", Text, nullable=False),  # accept | return | reject
+    Column("comment", Text, nullable=False, server_default=""),
+    Column("created", BigInteger, nullable=False),
+)
+final = Table(  # what an item came to, where somebody decided it
+    "final",
+    metadata,
+    Column("item_id", Text, to("item.id"), primary_key=True),
+    Column("project_id", Text, to("project.id"), nullable=False),
+    Column("schema_id", Text, to("task_schema.id"), nullable=False),
+    Column(
+        "method", Text, nullable=False
+    ),  # all: every judgment stands | judgment: one of them | consensus | answers: the reviewer's
+    Column("body_json", Text, nullable=False, server_default="{}"),  # answers under the completions' own ids
+    Column("judgment_id", Text, to("judgment.id")),
+    Column("user_id", Text, to("app_user.id"), nullable=False),
+    Column("comment", Text, nullable=False, server_default=""),
+    Column("created", BigInteger, nullable=False),
+    Index("final_of_project", "project_id", "item_id"),
+)
+
+asset = Table(  # a file that answers show, known by the hash of its bytes
+    "asset",
+    metadata,
+    Column("project_id", Text, to("project.id"), nullable=False),
+    Column("sha256", Text, nullable=False, index=True),
+    Column("medium", Text, nullable=False),  # image | audio | video
+    Column("mime", Text, nullable=False),
+    Column("bytes", BigInteger, nullable=False),
+    Column("width", Integer, nullable=False),
+    Column("height", Integer, nullable=False),
+    Column("created_by", Text, to("app_user.id")),
+    Column("created", BigInteger, nullable=False),
+    PrimaryKeyConstraint("project_id", "sha256"),
+)
+
+# --- live chats -------------------------------------------------------------------------------------------------------------
+
+chat = Table(
+    "chat",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("project_id", Text, to("project.id"), nullable=False),
+    Column("user_id", Text, to("app_user.id"), nullable=False),
+    Column("state", Text, nullable=False),  # open | closed
+    Column("is_red_team", Boolean, nullable=False),
+    Column("created", BigInteger, nullable=False),
+    Index("chat_of_user", "user_id", "project_id", "id"),
+)
+chat_turn = Table(  # what somebody said, and what came of it; once chosen it is an item with a judgment
+    "chat_turn",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("chat_id", Text, to("chat.id"), nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("user_text", Text, nullable=False),
+    Column("schema_id", Text, to("task_schema.id"), nullable=False),
+    Column("state", Text, nullable=False),  # generating | compare | failed | chosen
+    Column("attempt", Integer, nullable=False, server_default="1"),
+    Column("k", Integer, nullable=False),  # replies asked for
+    Column("ends", BigInteger, nullable=False),  # when those that are there are shown
+    Column("shown_json", Text, nullable=False, server_default="[]"),  # ids of replies in the order of the screen
+    Column("released", BigInteger),
+    Column("chosen", Text),  # the reply the talk goes on with
+    Column("assignment_id", Text, to("assignment.id")),
+    Column("created", BigInteger, nullable=False),
+    UniqueConstraint("chat_id", "number"),
+)
+generation = Table(  # one reply, written as soon as it is whole
+    "generation",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("turn_id", Text, to("chat_turn.id"), nullable=False, index=True),
+    Column("project_id", Text, nullable=False),
+    Column("user_id", Text, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("backend", Text, nullable=False),
+    Column("params_json", Text, nullable=False),
+    Column("state", Text, nullable=False),  # asked | done | failed
+    Column("text", Text, nullable=False, server_default=""),
+    Column("error", Text, nullable=False, server_default=""),
+    Column("ms", BigInteger),
+    Column("created", BigInteger, nullable=False),
+    Index("generation_of_user", "user_id", "created"),
+    Index("generation_of_project", "project_id"),
 )
 
 # --- work in the background, counts, and what happened ----------------------------------------------------------------------

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Row, and_, bindparam, func, insert, select, text, update
 
+from prefloop.collect import quality
 from prefloop.collect.answers import Answers, checked, is_storable
 from prefloop.collect.identity import as_json, fingerprint, new_id
 from prefloop.collect.queue import MINUTE, occupy, put, regain, reopen
@@ -23,6 +24,7 @@ from prefloop.collect.tables import (
     item,
     item_body,
     judgment,
+    project,
     report,
     slot,
     tally,
@@ -133,11 +135,11 @@ def is_slot_of(turn: Row[Any]) -> Any:
 
 
 ASKED = (
-    select(task_schema.c.body_json, item_body.c.prompt_json)
+    select(task_schema.c.body_json, item_body.c.prompt_json, project.c.settings_json)
     .select_from(
-        assignment.join(task_schema, task_schema.c.id == assignment.c.schema_id).join(
-            item_body, item_body.c.item_id == assignment.c.item_id
-        )
+        assignment.join(task_schema, task_schema.c.id == assignment.c.schema_id)
+        .join(item_body, item_body.c.item_id == assignment.c.item_id)
+        .join(project, project.c.id == assignment.c.project_id)
     )
     .where(assignment.c.id == bindparam("turn"))
 )
@@ -161,6 +163,7 @@ def submit(connection: Connection, *, assignment_id: str, user_id: str, key: str
     connection.execute(update(assignment).where(assignment.c.id == turn.id).values(done))
     if rev == 1:
         count(connection, turn, now, submitted=1, surplus=int(is_surplus), active_ms=active(turn, said, now) or 0)
+        quality.after_submit(connection, turn.item_id, asked.settings_json)
     receipt = Receipt(judgment_id, rev, is_surplus, is_replay=False)
     kept = {"user_id": user_id, "key": key, "body_sha256": digest, "response_json": as_json(receipt._asdict()), "created": now}
     connection.execute(insert(idempotency).values(kept))

@@ -24,16 +24,18 @@ class SplitGroups(NamedTuple):
     n_shared: int  # groups of ``validation`` left out, because their prompts are learned from
 
 
-def read_split_groups(data: str, *, validation: str, held_out: float, seed: int) -> SplitGroups:
+def read_split_groups(data: str, *, validation: str, held_out: float, seed: int, allow_unranked: bool = False) -> SplitGroups:
     """Training groups, held-out groups, and the reading of ``data`` with its report.
 
     ``validation`` names a file to judge on, of which prompts that are learned from too are left out; without one a share
     ``held_out`` of the prompts is kept back, whole prompts at a time (0 keeps none). Raises DataError where nothing is left
     to judge on.
     """
-    reading = read_groups(data)
+    reading = read_groups(data, allow_unranked=allow_unranked)
     if validation:
-        return without_shared(reading, read_groups(validation).records, data=data, validation=validation)
+        return without_shared(
+            reading, read_groups(validation, allow_unranked=allow_unranked).records, data=data, validation=validation
+        )
     if held_out == 0:
         return SplitGroups(reading.records, [], reading, 0)
     train, kept = split_by_prompt(reading.records, held_out=held_out, seed=seed)

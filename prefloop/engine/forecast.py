@@ -10,9 +10,12 @@ from prefloop.engine.progress import duration, say
 from prefloop.engine.run import Run
 
 
-def forecast(run: Run, plan: Plan, *, n_rows: int, parameters: int) -> dict[str, Any]:
-    """The plan of a run in numbers. The time is an estimate from the measured speed of matrix products on this device."""
-    memory = plan.memory(parameters)
+def forecast(run: Run, plan: Plan, *, n_rows: int, parameters: int, memory: dict[str, int] | None = None) -> dict[str, Any]:
+    """The plan of a run in numbers; ``memory`` is what ``needs.admit`` found, else weights, gradients and moments alone.
+
+    The time is an estimate from the measured speed of matrix products on this device.
+    """
+    is_whole, memory = bool(memory), memory or plan.memory(parameters)
     operations = (
         6 * parameters * plan.trained * plan.rows * plan.tokens * plan.steps
     )  # 2 forward, 4 backward; rows at their longest
@@ -21,8 +24,8 @@ def forecast(run: Run, plan: Plan, *, n_rows: int, parameters: int) -> dict[str,
         f"{run.method}: {n_rows} rows, {parameters:,} parameters, {plan.steps} steps of {plan.rows} rows of at most {plan.tokens} tokens"
     )
     for part, size in memory.items():
-        say(f"  {part:10} {size / 2**20:10.1f} MiB")
-    say(f"  {'together':10} {sum(memory.values()) / 2**20:10.1f} MiB, and activations")
+        say(f"  {part:17} {size / 2**20:10.1f} MiB")
+    say(f"  {'together':17} {sum(memory.values()) / 2**20:10.1f} MiB{'' if is_whole else ', and activations'}")
     say(f"  at most about {duration(seconds)} of arithmetic at this device's speed; nothing was trained (--dry-run)")
     return {"rows": n_rows, "parameters": parameters, "steps": plan.steps, "memory_bytes": memory, "seconds_at_most": seconds}
 

@@ -7,9 +7,9 @@ model is not wrapped for data parallelism, which would average gradients; they a
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
@@ -17,10 +17,13 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor, nn
 
-from prefloop.engine.processes import choose_device, gathered, is_main, on_main, rank, sum_in_place
+from prefloop.engine.figures import joined, norm_of_all, numbers
+from prefloop.engine.micro_batches import Portions, is_out_of_memory, micro_batches
+from prefloop.engine.parameters import decayed_and_not, refuse_another_model, saved_buffers, start_alike
+from prefloop.engine.processes import choose_device, gathered, on_main, rank, sum_in_place
 from prefloop.engine.schedule import Schedule, scheduled
 from prefloop.errors import RunError
-from prefloop.models.batch import Batch, move, row_lengths, take, trim
+from prefloop.models.batch import move, take
 from prefloop.ops.loss import Loss
 
 
@@ -54,6 +57,7 @@ class Learner:
         weight_decay: float = 0.0,
         grad_clip: float = 1.0,
         micro_batch: int = 0,
+        micro_tokens: int = 0,
         ema: float = 0.0,
         device: torch.device | str = "auto",
     ):
@@ -61,7 +65,8 @@ class Learner:
         self.model = model.to(self.device)
         self.trained = {name: p for name, p in model.named_parameters() if p.requires_grad}  # shared weights appear once
         self.share_of_peak = partial(scheduled, steps=steps, warmup=warmup, schedule=schedule, final=final)
-        self.lr, self.grad_clip, self.micro_batch, self.ema = lr, grad_clip, micro_batch, ema
+        self.lr, self.grad_clip, self.ema = lr, grad_clip, ema
+        self.portions = Portions(micro_batch, micro_tokens)
         self.n_steps = 0
         self.on_nan: Callable[[list[dict[str, Any]]], Path | None] = lambda rows: None  # set by the run that keeps the learner
         start_alike(list(self.trained.values()))
@@ -79,14 +84,10 @@ class Learner:
         if self.shows_average:
             raise RuntimeError("step() inside ema_weights(): the average is there to be looked at, not to be trained")
         totals = [self.total_weight(term) for term in terms]
-        sums: dict[str, Tensor] = {}
-        own_norms: dict[str, float] = {}
         try:
-            for index, (term, total) in enumerate(zip(terms, totals, strict=True)):
-                before = [None if p.grad is None else p.grad.clone() for p in self.trained.values()] if norms else []
-                sums = joined(sums, self.accumulate(term, total, index))
-                if norms:
-                    own_norms[f"grad_norm/{index}"] = self.norm_since(before)
+            sums, added = self.accumulate_what_fits(terms, totals, apart=norms)
+            own_norms = {f"grad_norm/{index}": norm_of_all(gradient) for index, gradient in enumerate(added)}
+            del added
             gradients = self.gradients_of_all()
             norm = torch.nn.utils.get_total_norm(gradients, foreach=True)
             metrics = {**numbers(sums), "grad_norm": float(norm), **own_norms}
@@ -113,11 +114,36 @@ class Learner:
             f"  leave such rows out before batches are made; prefloop data check counts them"
         )
 
+    def accumulate_what_fits(
+        self, terms: Sequence[Term], totals: Sequence[float], *, apart: bool
+    ) -> tuple[dict[str, Tensor], list[list[Tensor]]]:
+        """Add up the gradients of all terms; where memory runs out, from the beginning again in smaller parts.
+
+        Returns values and metrics over the rows of this process, and with ``apart`` the gradient of each term alone.
+        """
+        while True:
+            sums: dict[str, Tensor] = {}
+            added: list[list[Tensor]] = []
+            try:
+                for index, (term, total) in enumerate(zip(terms, totals, strict=True)):
+                    before = [None if p.grad is None else p.grad.clone() for p in self.trained.values()] if apart else []
+                    sums = joined(sums, self.accumulate(term, total, index))
+                    if apart:
+                        added.append(self.added_since(before))
+                return sums, added
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                said = str(error).partition("\n")[0]
+            del sums, added  # with the error, which holds what was being computed
+            self.optimiser.zero_grad(set_to_none=True)
+            self.portions.halve(self.n_steps, self.device, said)
+
     def accumulate(self, term: Term, total: float, index: int) -> dict[str, Tensor]:
         """Add a term's gradient, part by part; returns its value and metrics over the rows of this process."""
         prefix = f"{name_of(term)}/" if index or term.name else ""
         sums: dict[str, Tensor] = {}
-        for part in micro_batches(term.batch, total, self.micro_batch):
+        for part in self.portions.of(term.batch, total):
             loss = term.loss(self.model, move(part, self.device))
             (term.scale * loss.value).backward()
             found = {value_of(index): loss.value.detach(), **{prefix + name: value for name, value in loss.metrics.items()}}
@@ -135,14 +161,13 @@ class Learner:
         sum_in_place(gradients)
         return gradients
 
-    def norm_since(self, before: list[Tensor | None]) -> float:
-        """The norm of what all processes added to the gradient since ``before``."""
+    def added_since(self, before: list[Tensor | None]) -> list[Tensor]:
+        """What this process added to the gradient since ``before``."""
         added = [torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in self.trained.values()]
         for new, old in zip(added, before, strict=True):
             if old is not None:
                 new -= old
-        sum_in_place(added)
-        return float(torch.nn.utils.get_total_norm(added, foreach=True))
+        return added
 
     def update(self) -> float:
         """Move the weights and their average; returns the rate they were moved at."""
@@ -213,6 +238,7 @@ class Learner:
             "buffers": saved_buffers(self.model),
             "optimiser": self.optimiser.state_dict(),
             "average": dict(self.average),
+            "micro_tokens": self.portions.tokens,  # memory may have lowered it, and parts decide the last digits
         }
 
     @torch.no_grad()
@@ -223,40 +249,7 @@ class Learner:
             for name, tensor in own.items():
                 tensor.copy_(state[what][name])
         self.optimiser.load_state_dict(state["optimiser"])
-        self.n_steps = state["n_steps"]
-
-
-def micro_batches(batch: Batch, total: float, size: int) -> Iterator[Batch]:
-    """The rows that weigh something, longest first, ``size`` at a time (0: all at once), weights as shares of ``total``.
-
-    Rows of like length come together and padding is cut, so small parts cost less computation, not only less memory. The
-    longest come first: if memory is short, it shows at once.
-    """
-    order = row_lengths(batch).argsort(descending=True, stable=True)
-    order = order[batch.weight[order] != 0]
-    shares = replace(batch, weight=batch.weight / total)
-    for rows in order.split(size or max(1, len(order))):
-        if len(rows):
-            yield trim(take(shares, rows))
-
-
-def numbers(sums: dict[str, Tensor]) -> dict[str, float]:
-    """Figures as numbers, summed over processes; where a step waits for the device."""
-    mine: dict[str, float] = {}
-    if sums:
-        widest = torch.float32 if next(iter(sums.values())).device.type == "mps" else torch.float64
-        stacked = torch.stack([value.detach().to(widest) for value in sums.values()])
-        mine = dict(zip(sums, stacked.tolist(), strict=True))
-    everyone = gathered(mine)
-    names = dict.fromkeys(name for one in everyone for name in one)  # a process without rows has no names to offer
-    return {name: sum(one[name] for one in everyone if name in one) for name in names}
-
-
-def joined(known: dict[str, Tensor], new: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Figures of several terms; two of one name would hide each other."""
-    if twice := sorted(known.keys() & new.keys()):
-        raise ValueError(f"two terms of an update report {', '.join(twice)}; give one of them another Term.name")
-    return known | new
+        self.n_steps, self.portions.tokens = state["n_steps"], state.get("micro_tokens", self.portions.tokens)
 
 
 def value_of(index: int) -> str:
@@ -279,36 +272,3 @@ def blame(rows: list[dict[str, Any]], file: Path | None) -> str:
     shown = ", ".join(f"{row['row']} of process {row['process']} ({row['term']}: {row['found']})" for row in rows[:5])
     more = f" and {len(rows) - 5} more" if len(rows) > 5 else ""
     return f"rows to blame: {shown}{more}" + (f"\n  all of them, with their tokens, are in {file}" if file else "")
-
-
-def decayed_and_not(parameters: list[nn.Parameter], weight_decay: float) -> list[dict[str, Any]]:
-    """Matrices shrink by weight decay; gains and biases do not."""
-    groups = (([p for p in parameters if p.dim() >= 2], weight_decay), ([p for p in parameters if p.dim() < 2], 0.0))
-    return [{"params": members, "weight_decay": decay} for members, decay in groups if members]
-
-
-@torch.no_grad()
-def start_alike(parameters: list[nn.Parameter]) -> None:
-    """Every process begins with the main one's weights."""
-    if not is_main():
-        for parameter in parameters:
-            parameter.zero_()
-    sum_in_place(parameters)
-
-
-def saved_buffers(model: nn.Module) -> dict[str, Tensor]:
-    """State of the model that is not trained but changes, such as running means."""
-    persistent = model.state_dict().keys()
-    return {name: buffer for name, buffer in model.named_buffers() if name in persistent}
-
-
-def refuse_another_model(what: str, own: dict[str, torch.Size], saved: dict[str, torch.Size]) -> None:
-    if own == saved:
-        return
-    differing = sorted(name for name in own.keys() | saved.keys() if own.get(name) != saved.get(name))
-    name = differing[0]
-    raise RunError(
-        f"the checkpoint holds {what} of another model: {len(differing)} differ, first {name} with shape "
-        f"{list(saved.get(name, [])) or 'none'} saved and {list(own.get(name, [])) or 'none'} here\n"
-        f"  resume with the model and settings the run was started with"
-    )

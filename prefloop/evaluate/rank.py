@@ -15,11 +15,13 @@ from pydantic import Field
 
 from prefloop.config import Config, Options
 from prefloop.data.read import read_groups
+from prefloop.data.reward_spec import files_of, terms_of
 from prefloop.data.write import write_groups
 from prefloop.engine.data_report import report_data
 from prefloop.engine.forecast import forecast
 from prefloop.engine.plan import Plan
 from prefloop.engine.run import open_run
+from prefloop.errors import DataError
 from prefloop.models.scorer import load_scorer
 from prefloop.records import Group, Ranking
 from prefloop.world.draws import uniform
@@ -43,13 +45,18 @@ class RankConfig(Config):
 
 def main(config: RankConfig, options: Options) -> dict:
     """Write ``rankings.jsonl``; returns the summary with the accuracy that nobody can exceed on such noisy labels."""
-    parents = {"reward": Path(config.reward.split(",")[0]), "data": Path(config.data)}
+    parents = {"reward": Path(next(iter(files_of(config.reward)), config.reward)), "data": Path(config.data)}
     with open_run("rank", config, options, parents=parents, seed=config.seed) as run:
         if run.finished:
             return run.finished
         reading = read_groups(config.data, allow_unranked=True)
         report_data(run, "completions", reading.report)
         groups = [group for group in reading.records[: config.n or None] if len(group.completions) > 1]
+        if not groups:
+            raise DataError(
+                f"no prompt of {config.data} has two different answers, so there is nothing to put in order\n"
+                f"  draw more than one to each (prefloop sample k=4), at a temperature that makes them differ"
+            )
         rows = [(group.prompt, completion) for group in groups for completion in group.completions]
         if options.dry_run:
             return forecast(run, Plan(steps=0, rows=len(rows), tokens=0), n_rows=len(rows), parameters=0)
@@ -72,13 +79,17 @@ def main(config: RankConfig, options: Options) -> dict:
                 "score_sd_within_prompt": spread(scores),
                 "temperature": temperature,
                 **ceilings(ranked, scores, temperature),
+                **({"judge": dict(scorer.counts)} if hasattr(scorer, "counts") else {}),  # how many answers it marked
             }
         )
 
 
 def name_of(spec: str) -> str:
     """A scorer's name without folders, which are nobody's business in a record: lexicon:vader.csv."""
-    return ",".join(":".join(Path(part).name for part in one.split(":")) for one in spec.split(","))
+    terms = [
+        ",".join(":".join(Path(part).name for part in one.split(":")) for one in t.scorer.split(",")) for t in terms_of(spec)
+    ]
+    return "+".join(name if t.weight == 1 else f"{t.weight:g}*{name}" for t, name in zip(terms_of(spec), terms, strict=True))
 
 
 def spread(scores: Sequence[Sequence[float]]) -> float:

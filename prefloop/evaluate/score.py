@@ -9,6 +9,7 @@ from pydantic import Field
 
 from prefloop.config import Config, Options
 from prefloop.data.read import read_groups
+from prefloop.data.reward_spec import files_of
 from prefloop.engine.data_report import report_data
 from prefloop.engine.forecast import forecast
 from prefloop.engine.plan import Plan
@@ -34,7 +35,7 @@ def main(config: ScoreConfig, options: Options) -> dict:
         "score",
         config,
         options,
-        parents={"reward": Path(config.reward.split(",")[0]), "data": Path(config.data)},
+        parents={"reward": Path(next(iter(files_of(config.reward)), config.reward)), "data": Path(config.data)},
         seed=config.seed,
     ) as run:
         if run.finished:
@@ -51,6 +52,8 @@ def main(config: ScoreConfig, options: Options) -> dict:
                 line = {"prompt_id": group.prompt.id, "completion_id": completion.id, "score": score, "text": completion.text}
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")
         summary: dict = {"completions": len(scores), "mean": float(np.mean(scores)), "sd": float(np.std(scores))}
+        if hasattr(scorer, "counts"):
+            summary["judge"] = dict(scorer.counts)
         if any(group.rankings for group in reading.records):
             flat = iter(scores)
             summary["pair_accuracy"] = pair_accuracy(

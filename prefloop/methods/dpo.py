@@ -30,11 +30,12 @@ from prefloop.data.held_out import read_split_groups
 from prefloop.engine.data_report import report_data
 from prefloop.engine.forecast import forecast
 from prefloop.engine.learner import Learner, Term
+from prefloop.engine.needs import Work, admit
 from prefloop.engine.order import share, steps_per_epoch, turn
 from prefloop.engine.plan import Plan
 from prefloop.engine.processes import on_main
 from prefloop.engine.run import open_run
-from prefloop.models.batch import RankedBatch, flat_rows, row_lengths, take
+from prefloop.models.batch import RankedBatch, flat_rows, row_lengths, row_tokens, take
 from prefloop.models.context import refuse_longer_than_context
 from prefloop.models.encode import Encoder, only_informative
 from prefloop.models.evaluation import by_prompts, mean_loss
@@ -89,6 +90,7 @@ class DPOConfig(Config):
     batch: int = Field(16, ge=1, description="rankings of a step")
     unusable: bool = Field(True, description="answers called unusable form a last tier; false leaves them out")
     adapter: Adapter = Adapter()
+    memory: float = Field(0.0, ge=0, description="GiB the run may need; 0 = what the device has free")
     template: Literal["auto", "chat", "dialogue", "plain"] = Field("auto", description="how a conversation becomes text")
     max_prompt: int = Field(512, ge=1, description="longest prompt in tokens; longer ones are dropped and counted")
     max_completion: int = Field(512, ge=1, description="longest answer in tokens; longer ones are cut and counted")
@@ -150,11 +152,12 @@ def main(config: DPOConfig, options: Options) -> dict:
         rankings = encoder.ranked(train, unusable=config.unusable)
         report_data(run, "rankings", reading.report, encoder=encoder, max_dropped=config.max_dropped)
         rankings = only_informative(rankings, config.data)
+        memory = admit(config, Work(int(row_tokens(rankings).max()), min(config.batch, len(rankings.weight))), run.device)
         policy = without_dropout(policy_to_train(config.model, config.adapter, seed=run.seed("adapter"), device=run.device))
         refuse_longer_than_context(policy, row_lengths(rankings), config.data)
         plan = config.plan(len(rankings.weight))
         if options.dry_run:
-            return forecast(run, plan, n_rows=len(rankings.weight), parameters=count_parameters(policy))
+            return forecast(run, plan, n_rows=len(rankings.weight), parameters=count_parameters(policy), memory=memory)
 
         held_out = [group for group in held_out if encoder.fits(group.prompt)]  # as in training
         reference = reference_of(config, policy, device=run.device)

@@ -28,11 +28,13 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from prefloop.config import Config, Optimiser, Options
+from prefloop.config import Adapter, Config, Optimiser, Options
 from prefloop.data.read import read_prompts, read_text
+from prefloop.data.reward_spec import files_of, names_gold
 from prefloop.engine.data_report import report_data
 from prefloop.engine.forecast import forecast
 from prefloop.engine.learner import Learner, Term
+from prefloop.engine.needs import Work, admit
 from prefloop.engine.order import share, steps_per_epoch, turn
 from prefloop.engine.plan import Plan
 from prefloop.engine.processes import on_main
@@ -40,15 +42,15 @@ from prefloop.engine.run import Run, open_run
 from prefloop.errors import DataError
 from prefloop.models.batch import RolloutBatch, Samples, TokenBatch, move, take
 from prefloop.models.context import refuse_longer_than_context
-from prefloop.models.critic import Critic, load_critic
+from prefloop.models.critic import Critic
 from prefloop.models.encode import Encoder
 from prefloop.models.evaluation import by_rows
-from prefloop.models.heads import policy_logprobs, without_dropout
-from prefloop.models.load import count_parameters, load_policy, load_tokenizer, save_model, verify_saved
+from prefloop.models.heads import policy_logprobs
+from prefloop.models.load import count_parameters, load_tokenizer, save_model, verify_saved
 from prefloop.models.on_policy import refuse_if_off_policy
+from prefloop.models.roles import Share, load_roles
 from prefloop.models.sampling import sample
 from prefloop.models.scorer import load_scorer
-from prefloop.models.tokenizer import refuse_other_tokenizer
 from prefloop.ops.advantages import explained_variance, gae, whiten
 from prefloop.ops.kl import adapted, k1, k3
 from prefloop.ops.likelihood import nll
@@ -104,9 +106,12 @@ class PPOConfig(Config):
     missing_eos: Literal["keep", "replace", "subtract"] = Field("replace", description="rule for answers that do not end")
     missing_eos_score: float = Field(1.0, ge=0, description="minus this replaces the normalised score, or is subtracted from it")
 
-    critic: Literal["reward", "policy", "trunk"] = Field(
-        "reward", description="a network of its own from the reward model or the policy, or a head on the policy's trunk"
+    share: Share = Field(
+        "none",
+        description="policy, critic, reference: networks of their own, a critic on the policy's trunk, adapters on one base",
     )
+    critic: Literal["reward", "policy"] = Field("reward", description="where the critic begins; with share = trunk the policy")
+    adapter: Adapter = Field(Adapter(rank=8), description="what is learned with share = adapters")
     value_clip: float = Field(0.2, gt=0, description="largest change of a value in a round")
     value_weight: float = Field(0.1, gt=0, description="weight of the value loss where the trunk is shared")
 
@@ -121,11 +126,32 @@ class PPOConfig(Config):
     max_prompt: int = Field(512, ge=1, description="longest prompt in tokens; longer ones are dropped and counted")
     max_dropped: float = Field(0.05, ge=0, le=1, description="largest share of prompts lost before the run refuses")
     sample_rows: int = Field(256, ge=1, description="answers drawn side by side; changes memory, not results")
+    memory: float = Field(0.0, ge=0, description="GiB the run may need; 0 = what the device has free")
     shown: int = Field(4, ge=0, description="answers of each round kept in samples.jsonl")
     seed: int = 0
     save_every: int = Field(4, ge=1, description="rounds between checkpoints")
     optim: PPOOptimiser = PPOOptimiser()
     critic_optim: CriticOptimiser = CriticOptimiser()
+
+    @model_validator(mode="before")
+    @classmethod
+    def a_shared_trunk_is_the_policys(cls, given: Any) -> Any:
+        """``critic: trunk`` was the name of ``share: trunk``."""
+        if isinstance(given, dict) and given.get("critic") == "trunk":
+            given = {"share": "trunk", **given, "critic": "policy"}
+        return {"critic": "policy", **given} if isinstance(given, dict) and given.get("share") == "trunk" else given
+
+    @model_validator(mode="after")
+    def settings_belong_to_the_share(self) -> "PPOConfig":
+        if self.share == "trunk" and self.critic != "policy":
+            raise ValueError("share = trunk makes the critic a head on the policy's trunk; leave critic out, or share otherwise")
+        if self.share == "adapters" and self.adapter.rank == 0:
+            raise ValueError("share = adapters needs adapter.rank of at least 1, e.g. 8")
+        if self.share != "adapters" and self.adapter != type(self).model_fields["adapter"].default:
+            raise ValueError(
+                f"adapter belongs to share = adapters; share = {self.share} trains whole networks and would ignore it"
+            )
+        return self
 
     @model_validator(mode="after")
     def ptx_and_text_go_together(self) -> "PPOConfig":
@@ -135,7 +161,7 @@ class PPOConfig(Config):
 
     @model_validator(mode="after")
     def gold_is_for_measuring(self) -> "PPOConfig":
-        if self.reward.startswith("world:"):
+        if names_gold(self.reward):
             raise ValueError(
                 f"reward = {self.reward!r} is the world's gold, which no training may see; "
                 f"train on a reward model, and follow gold with measure.gold={self.reward}"
@@ -149,7 +175,7 @@ class PPOConfig(Config):
 
     def plan(self, n_prompts: int) -> Plan:
         updates = sum(self.epochs * -(-self.answers_of(round, n_prompts) // self.minibatch) for round in range(self.rounds))
-        separate = self.critic != "trunk"
+        separate = self.share != "trunk"
         return Plan(
             updates,
             self.minibatch,
@@ -259,7 +285,7 @@ def credit(
 def main(config: PPOConfig, options: Options) -> dict:
     """Train, export the policy, return the summary."""
     named = {"model": config.model, "reference": config.reference, "prompts": config.prompts, "text": config.text}
-    named |= {f"reward{number or ''}": folder for number, folder in enumerate(config.reward.split(","))}
+    named |= {f"reward{number or ''}": folder for number, folder in enumerate(files_of(config.reward) or [config.reward])}
     parents = {name: Path(path) for name, path in named.items() if path}
     with open_run("ppo", config, options, parents=parents, seed=config.seed) as run:
         if run.finished:
@@ -273,17 +299,19 @@ def main(config: PPOConfig, options: Options) -> dict:
             raise DataError(
                 f"no prompt of {config.prompts} is short enough to practise on\n  raise max_prompt= ({config.max_prompt})"
             )
-        policy = without_dropout(load_policy(config.model, device=run.device))
-        if config.reference:
-            refuse_other_tokenizer(config.reference, config.model, "reference=")
-        reference = load_policy(config.reference or config.model, device=run.device).requires_grad_(False)
-        scorer = load_scorer(config.reward, device=run.device, template=config.template)
+        longest = config.max_new_tokens + max(len(encoder.prompt_ids(prompt)) for prompt in prompts)
+        answers = config.answers_of(0, len(prompts))
+        work = Work(longest, min(config.minibatch, answers), config.max_new_tokens, answers)
+        memory = admit(config, work, run.device)
+        policy, reference, critic, scorer = load_roles(
+            config.share, model=config.model, reference=config.reference, reward=config.reward, critic=config.critic,
+            adapter=config.adapter, seed=run.seed, device=run.device, template=config.template,
+        )  # fmt: skip
         measured = {name: load_scorer(spec, device=run.device, template=config.template) for name, spec in config.measure.items()}
-        critic = load_critic(config.critic, policy, config.model, config.reward, seed=run.seed("critic"), device=run.device)
         text = pretraining_rows(run, policy, encoder, config) if config.ptx > 0 else None
         plan = config.plan(len(prompts))
         if options.dry_run:
-            return forecast(run, plan, n_rows=len(prompts), parameters=count_parameters(policy))
+            return forecast(run, plan, n_rows=len(prompts), parameters=count_parameters(policy), memory=memory)
 
         controls = Controls(kl=config.kl)
         learner = Learner(
@@ -307,7 +335,7 @@ def main(config: PPOConfig, options: Options) -> dict:
             raw = torch.tensor(scorer(samples.prompts, samples.completions))
             if config.normalise and not controls.is_scaled:
                 controls.scale_to(raw)
-                if config.critic == "reward":  # it knows scores as they were; the others begin at 0, the mean of the new scale
+                if config.critic == "reward":  # which knows scores as they were; others begin at 0, the mean of the new scale
                     critic.rescale(controls.gain, controls.bias)
             score = earned(raw, samples.is_finished, controls, config)
             is_response = span_mask(samples.prompt_length, samples.length, samples.tokens.shape[1])

@@ -28,9 +28,11 @@ from torch import Tensor, nn
 
 from prefloop.config import Adapter, Config, Optimiser, Options
 from prefloop.data.read import read_prompts
+from prefloop.data.reward_spec import names_gold
 from prefloop.engine.data_report import report_data
 from prefloop.engine.forecast import forecast
 from prefloop.engine.learner import Learner, Term
+from prefloop.engine.needs import Work, admit
 from prefloop.engine.order import share, steps_per_epoch, turn
 from prefloop.engine.plan import Plan
 from prefloop.engine.processes import on_main
@@ -39,13 +41,13 @@ from prefloop.errors import DataError
 from prefloop.models.batch import RankedBatch, Samples, move, take
 from prefloop.models.encode import Encoder
 from prefloop.models.evaluation import by_prompts
-from prefloop.models.heads import at_rest, without_dropout
-from prefloop.models.load import count_parameters, load_policy, load_tokenizer, policy_to_train, save_model, verify_saved
+from prefloop.models.heads import at_rest
+from prefloop.models.load import count_parameters, load_tokenizer, save_model, verify_saved
 from prefloop.models.on_policy import refuse_if_off_policy
+from prefloop.models.roles import load_roles_without_critic
 from prefloop.models.sampling import sample
 from prefloop.models.scorer import load_scorer
 from prefloop.models.shared_prefix import completion_logprobs
-from prefloop.models.tokenizer import refuse_other_tokenizer
 from prefloop.ops.group import (
     after_distance,
     centred,
@@ -128,6 +130,7 @@ class ReinforceConfig(Config):
     max_prompt: int = Field(512, ge=1, description="longest prompt in tokens; longer ones are dropped and counted")
     max_dropped: float = Field(0.05, ge=0, le=1, description="largest share of prompts lost before the run refuses")
     sample_rows: int = Field(256, ge=1, description="answers drawn side by side; changes memory, not results")
+    memory: float = Field(0.0, ge=0, description="GiB the run may need; 0 = what the device has free")
     shown: int = Field(4, ge=0, description="answers of each round kept in samples.jsonl")
     seed: int = 0
     save_every: int = Field(4, ge=1, description="rounds between checkpoints")
@@ -160,7 +163,7 @@ class ReinforceConfig(Config):
     @model_validator(mode="after")
     def gold_is_for_measuring(self) -> "ReinforceConfig":
         for spec in [self.reward] if isinstance(self.reward, str) else self.reward:
-            if spec.startswith("world:"):
+            if names_gold(spec):
                 raise ValueError(
                     f"reward = {spec!r} is the world's gold, which no training may see; "
                     f"train on a reward model, and follow gold with measure.gold={spec}"
@@ -262,15 +265,18 @@ def main(config: ReinforceConfig, options: Options) -> dict:
             raise DataError(
                 f"no prompt of {config.prompts} is short enough to practise on\n  raise max_prompt= ({config.max_prompt})"
             )
-        policy = without_dropout(policy_to_train(config.model, config.adapter, seed=run.seed("adapter"), device=run.device))
-        if config.reference:
-            refuse_other_tokenizer(config.reference, config.model, "reference=")
-        reference = load_policy(config.reference or config.model, device=run.device).requires_grad_(False)
-        scorers = {spec: load_scorer(spec, device=run.device, template=config.template) for spec in rewards}
+        longest = config.max_new_tokens + max(len(encoder.prompt_ids(prompt)) for prompt in prompts)
+        answers = config.k * config.asked_in(0, len(prompts))
+        work = Work(longest, min(config.minibatch, answers), config.max_new_tokens, answers)
+        memory = admit(config, work, run.device)
+        policy, reference, scorers = load_roles_without_critic(
+            model=config.model, reference=config.reference, rewards=list(rewards), adapter=config.adapter, seed=run.seed,
+            device=run.device, template=config.template,
+        )  # fmt: skip
         measured = {name: load_scorer(spec, device=run.device, template=config.template) for name, spec in config.measure.items()}
         plan = config.plan(len(prompts))
         if options.dry_run:
-            return forecast(run, plan, n_rows=len(prompts), parameters=count_parameters(policy))
+            return forecast(run, plan, n_rows=len(prompts), parameters=count_parameters(policy), memory=memory)
 
         learner = Learner(policy, steps=plan.steps, ema=config.ema, device=run.device, **config.optim.model_dump())
         run.keep(learner=learner)

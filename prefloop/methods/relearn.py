@@ -13,16 +13,18 @@ retrains it from the SFT model on people's rankings D and on what the new policy
 PPO is then run again, from the SFT model. The paper reports SPG and UML apart and writes their sum down; here any mixture runs.
 There is no released implementation. Where the paper is silent: z has 64 dimensions and heads and critic three layers; a view
 is the hidden state of an answer's last token; one pair for each prompt; a prompt whose answers all mean the same makes no
-pair, and ties between largest clusters go to the one whose text is most frequent (``stats/clusters.py``). Synthetic
-preferences are rankings whose annotator is the policy's run; they are written to ``synthetic.jsonl`` to be read.
+pair, and ties between largest clusters go to the one whose text is most frequent (``stats/clusters.py``; which answers mean
+the same is ``models/meaning.py``). Synthetic preferences are rankings whose annotator is the policy's run; they are written
+to ``synthetic.jsonl``, and to ``pairs.jsonl`` what every prompt gave or would have given, and how sure the policy was.
 """
 
+import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -32,6 +34,7 @@ from torch import Tensor, nn
 from prefloop.config import Config, Optimiser, Options
 from prefloop.data.held_out import read_split_groups
 from prefloop.data.read import read_demonstrations, read_groups
+from prefloop.data.reward_spec import files_of
 from prefloop.data.write import write_groups
 from prefloop.engine.data_report import report_data
 from prefloop.engine.forecast import forecast
@@ -40,12 +43,13 @@ from prefloop.engine.order import share, steps_per_epoch, turn
 from prefloop.engine.plan import Plan
 from prefloop.engine.processes import on_main
 from prefloop.engine.run import Run, open_run
-from prefloop.errors import ConfigError, DataError
+from prefloop.errors import DataError
 from prefloop.models.batch import RankedBatch, flat_rows, row_lengths, take
 from prefloop.models.context import refuse_longer_than_context
 from prefloop.models.encode import Encoder, only_informative
 from prefloop.models.heads import last_hidden
 from prefloop.models.load import count_parameters, load_tokenizer, new_reward, save_model, verify_saved
+from prefloop.models.meaning import Meaning, load_meaning
 from prefloop.models.scorer import load_scorer, reward_scorer
 from prefloop.models.shared_prefix import scores
 from prefloop.ops.bottleneck import (
@@ -60,8 +64,8 @@ from prefloop.ops.bottleneck import (
 from prefloop.ops.loss import Loss
 from prefloop.ops.ranking import n_pairs, ranking_loss
 from prefloop.records import Group, Ranking
-from prefloop.stats.clusters import Equivalence, clusters, same_words
-from prefloop.stats.pair_accuracy import length_baselines, pair_accuracy
+from prefloop.stats.clusters import Equivalence, clusters, mistaken
+from prefloop.stats.pair_accuracy import accuracy_by_gap, by_prompt, calibration, length_baselines, pair_accuracy
 
 CODE, HIDDEN = 64, 256  # of the Gaussian heads and the critic
 
@@ -75,10 +79,23 @@ class RelearnConfig(Config):
     reward: str = Field(description="the first reward model, which chooses inside the largest cluster")
     demonstrations: str = Field("", description="demonstrations that shall score 0 on average; empty leaves the scores unshifted")
 
-    pairs: Literal["spg", "reward", "none"] = Field(
-        "spg", description="synthetic preferences: by clusters, by the first reward between two random answers, or none"
+    pairs: Literal["spg", "reward", "rlaif", "none"] = Field(
+        "spg",
+        description="synthetic preferences: by clusters; between two random answers by the first reward, or by judge; or none",
     )
-    same: str = Field("words", description="when two answers mean the same: words, or python:MODULE:FUNCTION of two texts")
+    judge: str = Field(
+        "",
+        description="rlaif: who labels, by a score of both answers; a reward model folder, policy:FOLDER, judge:FILE.yaml or python:MODULE:FUNCTION",
+    )
+    same: str = Field(
+        "words",
+        description="when two answers mean the same: words, nli:MODEL (each entails the other), uncontradicted:MODEL, embedding:MODEL, world:LANGUAGE or python:MODULE:FUNCTION of two texts",
+    )
+    threshold: float = Field(0.9, gt=-1, le=1, description="embedding: least cosine of two answers that mean the same")
+    with_prompt: bool = Field(True, description="nli, uncontradicted, embedding: the model reads the prompt before each answer")
+    noise: float = Field(
+        0.0, ge=0, lt=0.5, description="share of pairs of texts about whose meaning the relation is made to err; a control"
+    )
     confidence: float = Field(0.5, ge=0, le=1, description="least share of the largest cluster; 0 selects all (gamma)")
     winner: Literal["best", "random"] = Field("best", description="which of the largest cluster wins; random is a control")
     length_matched: bool = Field(False, description="the loser is the outside answer nearest in length to the winner; a control")
@@ -111,6 +128,8 @@ class RelearnConfig(Config):
             raise ValueError(
                 "pairs = none and representation = none: that is prefloop reward on the same rankings; choose one of the two"
             )
+        if (self.pairs == "rlaif") != bool(self.judge):
+            raise ValueError(f"pairs = rlaif and judge go together, got pairs = {self.pairs} and judge = {self.judge!r}")
         return self
 
     def plan(self, n_rankings: int) -> Plan:
@@ -121,69 +140,87 @@ class RelearnConfig(Config):
 # ------------------------------------------------------------------------------------------------ synthetic preferences
 
 
+class Found(NamedTuple):
+    """What the answers to one prompt give: places of a winner and a loser where there are some, and why they do not count."""
+
+    winner: int | None = None
+    loser: int | None = None
+    confidence: float | None = None  # share of the largest cluster
+    reason: str = ""  # empty where the pair is learned from
+
+
+class Synthetic(NamedTuple):
+    """One group with a ranking of two answers for each prompt that gave one; how many did not, by reason; and all prompts'."""
+
+    groups: list[Group]
+    counts: dict[str, int]
+    found: list[Found]
+
+
 def synthetic_preferences(
-    groups: Sequence[Group], scored: Sequence[Sequence[float]], config: RelearnConfig, *, annotator: str, rng: np.random.Generator
-) -> tuple[list[Group], dict[str, int]]:
-    """A ranking of two answers for every prompt whose answers allow one, and how many prompts allowed none, by reason."""
-    are_same = equivalence(config.same)
-    made, counts = [], Counter({"prompts": len(groups)})
-    for group, score in zip(groups, scored, strict=True):
-        if len(group.completions) < 2:
-            counts["one answer"] += 1
+    groups: Sequence[Group],
+    scored: Sequence[Sequence[float]],
+    config: RelearnConfig,
+    *,
+    annotator: str,
+    rng: np.random.Generator,
+    meaning: Meaning | None = None,
+) -> Synthetic:
+    """A ranking of two answers for every prompt whose answers allow one. ``scored`` are the first reward's, or the judge's."""
+    meaning = meaning or load_meaning(config.same)
+    found = [pair_of(group, score, config, rng, meaning) for group, score in zip(groups, scored, strict=True)]
+    counts = Counter({"prompts": len(groups)}) + Counter(one.reason for one in found if one.reason)
+    made = []
+    for group, one in zip(groups, found, strict=True):
+        if one.reason or one.winner is None or one.loser is None:
             continue
-        chosen = by_clusters(group, score, are_same, config, rng) if config.pairs == "spg" else by_reward(score, rng)
-        if isinstance(chosen, str):
-            counts[chosen] += 1
-            continue
-        winner, loser = (group.completions[i] for i in chosen)
+        winner, loser = group.completions[one.winner], group.completions[one.loser]
         ranking = Ranking(
             prompt_id=group.prompt.id, tiers=((winner.id,), (loser.id,)), shown=(winner.id, loser.id), annotator=annotator
         )
         made.append(group.model_copy(update={"completions": (winner, loser), "rankings": (ranking,), "ratings": ()}))
-    counts["pairs"] = len(made)
-    return made, dict(counts)
+    return Synthetic(made, {**counts, "pairs": len(made)}, found)
+
+
+def pair_of(group: Group, score: Sequence[float], config: RelearnConfig, rng: np.random.Generator, meaning: Meaning) -> Found:
+    """The pair of one prompt."""
+    if len(group.completions) < 2:
+        return Found(reason="one answer")
+    if config.pairs != "spg":
+        return by_score(score, rng)
+    are_same = meaning(group.prompt, sorted({completion.text for completion in group.completions}))
+    return by_clusters(group, score, mistaken(are_same, config.noise, seed=config.seed), config, rng)
 
 
 def by_clusters(
     group: Group, score: Sequence[float], are_same: Equivalence, config: RelearnConfig, rng: np.random.Generator
-) -> tuple[int, int] | str:
-    """Positions of winner and loser (section 4.2), or why there are none. Answers drawn more than once count that often."""
+) -> Found:
+    """Winner and loser by section 4.2. Answers drawn more than once count that often."""
     found = clusters([completion.text for completion in group.completions], are_same)
-    if found.confidence < config.confidence:
-        return "not confident"
     if not found.outside:
-        return "all mean the same"
+        return Found(confidence=1.0, reason="all mean the same")
     inside = list(found.largest)
     winner = max(inside, key=lambda i: score[i]) if config.winner == "best" else inside[int(rng.integers(len(inside)))]
+    loser = found.outside[int(rng.integers(len(found.outside)))]
     if config.length_matched:
         size = len(group.completions[winner].text)
-        return winner, min(found.outside, key=lambda i: (abs(len(group.completions[i].text) - size), i))
-    return winner, found.outside[int(rng.integers(len(found.outside)))]
+        loser = min(found.outside, key=lambda i: (abs(len(group.completions[i].text) - size), i))
+    return Found(winner, loser, found.confidence, "" if found.confidence >= config.confidence else "not confident")
 
 
-def by_reward(score: Sequence[float], rng: np.random.Generator) -> tuple[int, int] | str:
-    """Two random answers in the order of the first reward: the control without clusters (table 5, Reward)."""
+def by_score(score: Sequence[float], rng: np.random.Generator) -> Found:
+    """Two random answers in the order of a score: the controls without clusters (table 5, Reward and RLAIF)."""
     a, b = rng.choice(len(score), size=2, replace=False).tolist()
     if score[a] == score[b]:
-        return "equal scores"
-    return (a, b) if score[a] > score[b] else (b, a)
+        return Found(a, b, reason="equal scores")
+    return Found(a, b) if score[a] > score[b] else Found(b, a)
 
 
-def equivalence(spec: str) -> Equivalence:
-    """The relation a config names."""
-    if spec == "words":
-        return same_words
-    kind, _, name = spec.partition(":")
-    if kind != "python":
-        raise ConfigError(f"same = {spec!r} is no equivalence of two texts\n  use words, or python:MODULE:FUNCTION")
-    import pkgutil
-
-    try:
-        return pkgutil.resolve_name(name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigError(
-            f"same = {spec!r} names nothing that can be imported: {error}\n  write python:MODULE:FUNCTION"
-        ) from None
+def told(group: Group, one: Found) -> dict[str, Any]:
+    """A line of pairs.jsonl."""
+    texts = [None if place is None else group.completions[place].text for place in (one.winner, one.loser)]
+    line = {"prompt_id": group.prompt.id, "prompt": group.prompt.text, "answers": len(group.completions)}
+    return {**line, "confidence": one.confidence, "winner": texts[0], "loser": texts[1], "reason": one.reason}
 
 
 # ------------------------------------------------------------------------------------------------ representation
@@ -291,6 +328,7 @@ def main(config: RelearnConfig, options: Options) -> dict:
     """Make synthetic preferences, train anew, shift, judge on held-out human rankings, save; returns the summary."""
     named = {"model": config.model, "data": config.data, "samples": config.samples, "reward": config.reward}
     named |= {"demonstrations": config.demonstrations, "validation": config.validation}
+    named |= {"judge": next(iter(files_of(config.judge)), "")} if config.judge else {}
     parents = {name: Path(path) for name, path in named.items() if path}
     with open_run("relearn", config, options, parents=parents, seed=config.seed) as run:
         if run.finished:
@@ -346,29 +384,51 @@ def main(config: RelearnConfig, options: Options) -> dict:
         judged = [group for group in held_out if encoder.fits(group.prompt)]
         if judged:
             scored = scores_of(reward_scorer(reward, encoder), judged)
-            summary |= {"pair_accuracy": pair_accuracy(judged, scored, with_unusable=config.unusable)}
+            for figure in (pair_accuracy, calibration, accuracy_by_gap):
+                summary[figure.__name__] = figure(judged, scored, with_unusable=config.unusable)
             summary["baselines"] = length_baselines(judged, with_unusable=config.unusable)
+            run.write_json("per_prompt.json", by_prompt(judged, scored, with_unusable=config.unusable))
         card = {"method": "relearn", **summary}
         on_main(partial(save_model, reward, tokenizer, run.model_folder, card=card, encoder=encoder))
         verify_saved(reward, run.model_folder, flat_rows(take(both, slice(0, 2))).tokens)
         return run.finish(summary)
 
 
-def synthesise(run: Run, answered: list[Group], config: RelearnConfig) -> tuple[list[Group], dict[str, int]]:
-    """The synthetic preferences, written down to be read."""
-    scorer = load_scorer(config.reward, device=run.device, template=config.template)
+def synthesise(run: Run, answered: list[Group], config: RelearnConfig) -> tuple[list[Group], dict[str, Any]]:
+    """The synthetic preferences, written down to be read, and what is to be said of them."""
+    scorer = load_scorer(config.judge or config.reward, device=run.device, template=config.template)
+    meaning = load_meaning(config.same, threshold=config.threshold, with_prompt=config.with_prompt, device=run.device)
     sources = {completion.source for group in answered for completion in group.completions if completion.source}
-    annotator = sorted(sources)[0] if len(sources) == 1 else f"policy:{Path(config.samples).parent.name}"
-    rng = np.random.default_rng(run.seed("synthetic"))
-    made, counts = synthetic_preferences(answered, scores_of(scorer, answered), config, annotator=annotator, rng=rng)
+    policy = sorted(sources)[0] if len(sources) == 1 else f"policy:{Path(config.samples).parent.name}"
+    made, counts, found = synthetic_preferences(
+        answered,
+        scores_of(scorer, answered),
+        config,
+        annotator="judge" if config.judge else policy,
+        rng=np.random.default_rng(run.seed("synthetic")),
+        meaning=meaning,
+    )
     if not made:
         reasons = ", ".join(f"{reason}: {n}" for reason, n in counts.items() if reason not in ("prompts", "pairs") and n)
         raise DataError(
             f"no prompt of {config.samples} gives a synthetic preference ({reasons})\n"
             f"  lower confidence= ({config.confidence}), draw more answers to each prompt, or use pairs=none with a representation"
         )
+    lines = [json.dumps(told(group, one), ensure_ascii=False) for group, one in zip(answered, found, strict=True)]
     on_main(partial(write_groups, run.folder / "synthetic.jsonl", made))
-    return made, counts
+    on_main(partial((run.folder / "pairs.jsonl").write_text, "\n".join(lines) + "\n", encoding="utf-8"))
+    return made, {**counts, **lengths(made), "confidence": histogram(found)}
+
+
+def histogram(found: Sequence[Found]) -> dict[str, int]:
+    """Prompts by confidence, in tenths."""
+    return {f"{tenth / 10:.1f}": n for tenth, n in sorted(Counter(round(10 * c) for _, _, c, _ in found if c).items())}
+
+
+def lengths(made: Sequence[Group]) -> dict[str, float]:
+    """Mean characters of winners and losers: where they differ, length is learned too (section 5.7 prints 510 and 449)."""
+    sides = {"winner_characters": 0, "loser_characters": 1}
+    return {name: float(np.mean([len(group.completions[side].text) for group in made])) for name, side in sides.items()}
 
 
 def scores_of(scorer: Callable[..., list[float]], groups: Sequence[Group]) -> list[list[float]]:

@@ -23,22 +23,23 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from prefloop.config import Config, Optimiser, Options
+from prefloop.config import Adapter, Config, Optimiser, Options
 from prefloop.data.held_out import read_split_groups, refuse_without_order
 from prefloop.data.read import read_demonstrations
 from prefloop.data.write import as_pairs
 from prefloop.engine.data_report import report_data
 from prefloop.engine.forecast import forecast
 from prefloop.engine.learner import Learner, Term
+from prefloop.engine.needs import Work, admit
 from prefloop.engine.order import share, steps_per_epoch, turn
 from prefloop.engine.plan import Plan
 from prefloop.engine.processes import on_main
 from prefloop.engine.run import open_run
-from prefloop.models.batch import RankedBatch, flat_rows, row_lengths, take
+from prefloop.models.batch import RankedBatch, flat_rows, row_lengths, row_tokens, take
 from prefloop.models.context import refuse_longer_than_context
 from prefloop.models.encode import Encoder, only_informative
 from prefloop.models.evaluation import mean_loss
-from prefloop.models.load import count_parameters, load_tokenizer, new_reward, save_model, verify_saved
+from prefloop.models.load import count_parameters, load_tokenizer, rewards_to_train, save_model, verify_saved
 from prefloop.models.scorer import reward_scorer
 from prefloop.models.shared_prefix import scores
 from prefloop.ops.loss import Loss
@@ -78,6 +79,8 @@ class RewardConfig(Config):
     noise: float = Field(0.0, ge=0, lt=1, description="share of labels believed to be coin flips")
     members: int = Field(1, ge=1, le=16, description="reward models of an ensemble, each on resampled prompts")
     unusable: bool = Field(True, description="answers called unusable form a last tier; false leaves them out")
+    adapter: Adapter = Adapter()
+    memory: float = Field(0.0, ge=0, description="GiB the run may need; 0 = what the device has free")
     template: Literal["auto", "chat", "dialogue", "plain"] = Field("auto", description="how a conversation becomes text")
     max_prompt: int = Field(512, ge=1, description="longest prompt in tokens; longer ones are dropped and counted")
     max_completion: int = Field(512, ge=1, description="longest answer in tokens; longer ones are cut and counted")
@@ -150,11 +153,13 @@ def main(config: RewardConfig, options: Options) -> dict:
         held_out = [group for group in held_out if encoder.fits(group.prompt)]  # as in training
         if held_out or config.validation:
             refuse_without_order(held_out, config.validation or config.data, unusable=config.unusable)
-        models = [new_reward(config.model, seed=run.seed("head", m), device=run.device) for m in range(config.members)]
+        memory = admit(config, Work(int(row_tokens(data).max()), min(config.batch, len(data.weight))), run.device)
+        seeds = [run.seed("head", m) for m in range(config.members)]
+        models = rewards_to_train(config.model, config.adapter, seeds=seeds, device=run.device)
         refuse_longer_than_context(models[0], row_lengths(data), config.data)
         plan = config.plan(len(data.weight))
         if options.dry_run:
-            return forecast(run, plan, n_rows=len(data.weight), parameters=count_parameters(models[0]))
+            return forecast(run, plan, n_rows=len(data.weight), parameters=count_parameters(models[0]), memory=memory)
 
         loss = partial(of_rankings_as_read, config=config)
         members = [resampled(len(data.weight), m, run.rng("member", m)) for m in range(config.members)]

@@ -12,12 +12,13 @@ from typing import Any, Literal
 from pydantic import Field
 from torch import nn
 
-from prefloop.config import Config, Optimiser, Options
+from prefloop.config import Adapter, Config, Optimiser, Options
 from prefloop.data.read import read_demonstrations
 from prefloop.data.write import split_by_prompt
 from prefloop.engine.data_report import report_data
 from prefloop.engine.forecast import forecast
 from prefloop.engine.learner import Learner, Term
+from prefloop.engine.needs import Work, admit
 from prefloop.engine.order import share, steps_per_epoch, turn
 from prefloop.engine.plan import Plan
 from prefloop.engine.processes import on_main
@@ -29,7 +30,7 @@ from prefloop.models.context import refuse_longer_than_context
 from prefloop.models.encode import Encoder
 from prefloop.models.evaluation import mean_loss
 from prefloop.models.heads import policy_logprobs
-from prefloop.models.load import count_parameters, load_policy, load_tokenizer, save_model, verify_saved
+from prefloop.models.load import count_parameters, load_tokenizer, policy_to_train, save_model, verify_saved
 from prefloop.ops.likelihood import nll
 from prefloop.ops.loss import Loss
 
@@ -45,6 +46,8 @@ class SFTConfig(Config):
         "token_mean", description="what counts the same: every token or every answer"
     )
     learn_prompt: bool = Field(False, description="learn the prompt's tokens too")
+    adapter: Adapter = Adapter()
+    memory: float = Field(0.0, ge=0, description="GiB the run may need; 0 = what the device has free")
     template: Literal["auto", "chat", "dialogue", "plain"] = Field("auto", description="how a conversation becomes text")
     max_prompt: int = Field(512, ge=1, description="longest prompt in tokens; longer ones are dropped and counted")
     max_completion: int = Field(512, ge=1, description="longest answer in tokens; longer ones are cut and counted")
@@ -74,7 +77,6 @@ def main(config: SFTConfig, options: Options) -> dict:
             return run.finished
         reading = read_demonstrations(config.data)
         tokenizer = load_tokenizer(config.model)
-        model = load_policy(config.model, device=run.device)
         encoder = Encoder(tokenizer, template=config.template, max_prompt=config.max_prompt, max_completion=config.max_completion)
         train, held_out = split_by_prompt(reading.records, held_out=config.held_out, seed=config.seed)
         rows = encoder.demonstrations(train, weights=config.weights, learn_prompt=config.learn_prompt)
@@ -84,10 +86,12 @@ def main(config: SFTConfig, options: Options) -> dict:
             raise DataError(f"no demonstration of {config.data} is left to learn from\n  lower held_out=, or raise max_prompt=")
         if config.held_out > 0 and len(validation.weight) == 0:
             say(f"{config.data} has too few prompts to hold out {config.held_out:.0%} of them: there will be no validation loss")
+        memory = admit(config, Work(int(rows.length.max()), min(config.batch, len(rows.weight))), run.device)
+        model = policy_to_train(config.model, config.adapter, seed=run.seed("adapter"), device=run.device)
         refuse_longer_than_context(model, rows.length, config.data)
         plan = config.plan(len(rows.tokens))
         if options.dry_run:
-            return forecast(run, plan, n_rows=len(rows.tokens), parameters=count_parameters(model))
+            return forecast(run, plan, n_rows=len(rows.tokens), parameters=count_parameters(model), memory=memory)
 
         learner = Learner(model, steps=plan.steps, device=run.device, **config.optim.model_dump())
         run.keep(learner=learner)

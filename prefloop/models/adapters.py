@@ -4,6 +4,7 @@ The base an adapter belongs to may itself be a base with an adapter: reading fol
 from an SFT adapter is never put on the bare model by mistake.
 """
 
+import copy
 import json
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -24,6 +25,15 @@ from prefloop.models.folder import UNREADABLE, first_line
 def is_adapted(model: nn.Module) -> bool:
     """Whether an adapter is on the model."""
     return hasattr(model, "get_base_model")
+
+
+def twin(model: Any) -> Any:
+    """Another model of the same weights: its modules are copies, its tensors are the very same ones.
+
+    An adapter on one leaves the other alone, as long as what they share stays frozen.
+    """
+    shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
+    return copy.deepcopy(model, shared)
 
 
 def with_adapter(
@@ -54,14 +64,9 @@ def with_adapter(
 
 
 def load_merged(folder: str | Path, load_base: Callable[[str], PreTrainedModel]) -> PreTrainedModel:
-    """Base and adapter as one plain model."""
+    """Base and adapter as one plain model, all of whose weights can learn, as those of any other."""
     adapted = read_adapter(folder, load_base(base_of(folder)))
-    merged = named(adapted.merge_and_unload(), folder)
-    saved = json.loads(Path(folder, "config.json").read_text()) if Path(folder, "config.json").is_file() else {}
-    for name, value in saved.items():
-        if name.startswith("prefloop_"):
-            setattr(merged.config, name, value)
-    return merged
+    return named(adapted.merge_and_unload(), folder).requires_grad_(True)  # PEFT had frozen the base
 
 
 def named(model: Any, source: str | Path) -> Any:
@@ -71,8 +76,12 @@ def named(model: Any, source: str | Path) -> Any:
 
 
 def read_adapter(folder: str | Path, base: PreTrainedModel) -> Any:
-    """The adapter of a folder on its base, ready to go on learning."""
+    """The adapter of a folder on its base, ready to go on learning, with what the folder knows beside weights."""
     peft = import_peft()
+    saved = json.loads(Path(folder, "config.json").read_text()) if Path(folder, "config.json").is_file() else {}
+    for name, value in saved.items():
+        if name.startswith("prefloop_"):
+            setattr(base.config, name, value)
     try:
         with peft_in_peace():
             return peft.PeftModel.from_pretrained(base, str(folder), is_trainable=True)
@@ -90,6 +99,18 @@ def adapter_weights(model: nn.Module) -> dict[str, Tensor]:
 def adapter_file(folder: str | Path) -> dict[str, Tensor]:
     """The same from the folder."""
     return load_file(str(Path(folder) / "adapter_model.safetensors"))
+
+
+def is_adapter_on(folder: str | Path, source: str | Path) -> bool:
+    """Whether a folder holds an adapter that belongs to the model ``source``, given by the same path or another way to it."""
+    if not Path(folder, "adapter_config.json").is_file():
+        return False
+    return same_folder(base_of(folder), source)
+
+
+def same_folder(one: str | Path, other: str | Path) -> bool:
+    """Whether two names, paths or hub ids, are of one model."""
+    return str(one) == str(other) or (Path(one).is_dir() and Path(one).resolve() == Path(other).resolve())
 
 
 def base_of(folder: str | Path) -> str:

@@ -82,10 +82,15 @@ def move(batch: Batch, device: torch.device | str) -> Batch:
 
 
 def row_lengths(batch: TokenBatch | RankedBatch | RolloutBatch) -> Tensor:
-    """Tokens a row costs, B or P: what micro-batches are sorted by."""
+    """The longest sequence of a row, B or P: what micro-batches are sorted by."""
     if isinstance(batch, RankedBatch):
         return batch.prompt_length + batch.completion_length.amax(1)
     return batch.length
+
+
+def row_tokens(batch: TokenBatch | RankedBatch | RolloutBatch) -> Tensor:
+    """Tokens a row costs, B or P; a prompt counts once for all its completions."""
+    return batch.prompt_length + batch.completion_length.sum(1) if isinstance(batch, RankedBatch) else batch.length
 
 
 def trim(batch: Batch) -> Batch:

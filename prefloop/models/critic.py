@@ -1,12 +1,13 @@
 """Critics: a scalar V(everything before token t) for every token of an answer."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from prefloop.errors import ConfigError
-from prefloop.models.heads import hidden_states, output_head
+from prefloop.models.adapters import is_adapted
+from prefloop.models.heads import head_is_plain, hidden_states, output_head, policy_logprobs, unwrapped
 from prefloop.models.load import load_reward, new_reward
 from prefloop.models.tokenizer import refuse_other_tokenizer
 from prefloop.ops.logprobs import logprobs_from_hidden
@@ -36,8 +37,10 @@ class Critic(nn.Module):
         return torch.cat([torch.zeros_like(value[:, :1]), value], 1)
 
     def logprobs_and_values(self, tokens: Tensor, wanted: Tensor, *, temperature: float) -> tuple[Tensor, Tensor]:
-        """Both from one pass over a shared trunk."""
+        """Both from one pass over a shared trunk; from two where the logits are not the output head's alone."""
         hidden = hidden_states(self.policy, tokens)
+        if not head_is_plain(self.policy):
+            return policy_logprobs(self.policy, tokens, wanted, temperature=temperature), self.values(hidden)
         logprobs = logprobs_from_hidden(output_head(self.policy), hidden, tokens, wanted, temperature=temperature)
         return logprobs, self.values(hidden)
 
@@ -67,19 +70,24 @@ def load_critic(
         folder = reward.split(",")[0]
         if ":" in folder:
             raise ConfigError(
-                f"critic=reward starts from a reward model, but the reward is {reward!r}, which has no weights\n  use critic=policy or critic=trunk"
+                f"critic=reward starts from a reward model, but the reward is {reward!r}, which has no weights\n  use critic=policy or share=trunk"
             )
         refuse_other_tokenizer(
-            folder, policy_folder, "critic=reward", "use critic=policy or critic=trunk; the reward itself may have any tokenizer"
+            folder, policy_folder, "critic=reward", "use critic=policy or share=trunk; the reward itself may have any tokenizer"
         )
-        model = load_reward(folder, device=device)
-        shift = float(getattr(model.config, "prefloop_reward_shift", 0.0))
-    else:
-        model = new_reward(policy_folder, seed=seed, device=device)
-        nn.init.zeros_(model.score.weight)
-        shift = 0.0
-    head = nn.Linear(model.score.in_features, 1, device=device)
+        return critic_of(load_reward(folder, device=device))
+    model = new_reward(policy_folder, seed=seed, device=device)
+    nn.init.zeros_(model.score.weight)
+    return critic_of(model)
+
+
+def critic_of(reward: Any) -> Critic:
+    """A reward model that goes on as a critic: at first V is the shifted score of what stands before a token."""
+    model = unwrapped(reward)
+    shift = float(getattr(model.config, "prefloop_reward_shift", 0.0))
+    head = nn.Linear(model.score.in_features, 1, device=model.device)
     with torch.no_grad():
         head.weight.copy_(model.score.weight)
         head.bias.fill_(-shift)
-    return Critic(model.base_model, head, is_shared=False)
+    model.score.requires_grad_(False)  # its copy learns
+    return Critic(reward if is_adapted(reward) else model.base_model, head, is_shared=False)

@@ -11,6 +11,7 @@ import json
 import math
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ from prefloop.models.adapters import (
     load_merged,
     named,
     task_of,
+    twin,
     with_adapter,
 )
 from prefloop.models.encode import Encoder
@@ -85,32 +87,46 @@ def load_reward(source: str | Path, *, device: torch.device | str = "cpu", dtype
 
 def new_reward(policy: str | Path, *, seed: int, device: torch.device | str = "cpu", dtype: str = "float32") -> PreTrainedModel:
     """A reward model with the policy's trunk and a new head, N(0, 1/(d+1)) (Stiennon et al. 2020), a function of ``seed``."""
-    trunk = load_policy(policy, dtype=dtype)
-    tokenizer = load_tokenizer(policy)
+    return ready(with_score(load_policy(policy, dtype=dtype), policy, seed=seed), device)
+
+
+def rewards_to_train(
+    policy: str | Path, adapter: Adapter, *, seeds: Sequence[int], device: torch.device | str = "cpu"
+) -> list[Any]:
+    """New reward models that learn all their weights, or those of an adapter and the head on one base that all share."""
+    if adapter.rank == 0:
+        return [new_reward(policy, seed=seed, device=device) for seed in seeds]
+    trunk = load_policy(policy, device=device)
+    shape = {"rank": adapter.rank, "alpha": adapter.alpha, "targets": adapter.targets}
+    models = [with_adapter(with_score(twin(trunk), policy, seed=seed), **shape, seed=seed) for seed in seeds]
+    return [ready(model, device) for model in models]
+
+
+def with_score(trunk: Any, source: str | Path, *, seed: int) -> PreTrainedModel:
+    """A reward model on the trunk itself, no copy of it; ``source`` is where the trunk came from."""
+    tokenizer = load_tokenizer(source)
     if tokenizer.pad_token_id == tokenizer.eos_token_id:
         raise ConfigError(
-            f"the tokenizer of {policy} has no token that could pad but EOS, so others would read the reward at the wrong place\n"
+            f"the tokenizer of {source} has no token that could pad but EOS, so others would read the reward at the wrong place\n"
             f"  add one: tokenizer.add_special_tokens({{'pad_token': '<pad>'}}); model.resize_token_embeddings(len(tokenizer)); save both"
         )
     config = AutoConfig.for_model(
         **{**trunk.config.to_dict(), "num_labels": 1, "pad_token_id": tokenizer.pad_token_id, "architectures": None}
     )
     config.prefloop_reward_shift = 0.0
-    with torch.random.fork_rng(devices=[]):
-        try:
+    try:
+        with torch.device("meta"):  # its own weights are never made
             model = AutoModelForSequenceClassification.from_config(config)
-        except ValueError:
-            raise ConfigError(
-                f"transformers knows no sequence classifier for the architecture of {policy} ({config.model_type})\n"
-                f"  a reward model needs one; start from another architecture"
-            ) from None
-    model.to(DTYPES[dtype])
-    model.base_model.load_state_dict(trunk.base_model.state_dict())
+    except ValueError:
+        raise ConfigError(
+            f"transformers knows no sequence classifier for the architecture of {source} ({config.model_type})\n"
+            f"  a reward model needs one; start from another architecture"
+        ) from None
+    setattr(model, model.base_model_prefix, trunk.base_model)
     width = model.score.in_features
     head = torch.randn(1, width, generator=torch.Generator().manual_seed(seed)) / math.sqrt(width + 1)
-    with torch.no_grad():
-        model.score.weight.copy_(head)
-    return ready(named(model, policy), device)
+    model.score.weight = nn.Parameter(head.to(trunk.device, trunk.dtype))
+    return named(model, source)
 
 
 def ready(model: Any, device: torch.device | str) -> PreTrainedModel:

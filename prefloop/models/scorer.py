@@ -1,4 +1,4 @@
-"""Scorers: text in, one number per answer out. A reward model, an ensemble, a word list, any Python function.
+"""Scorers: text in, one number per answer out. Reward models, policies, rules, word lists, judges, functions, and sums of them.
 
 A scorer sees text, never tokens, so the reward model may have another tokenizer than the policy: each renders and encodes
 the conversation itself, the way it was trained to.
@@ -10,18 +10,25 @@ import math
 import pkgutil
 import re
 from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from prefloop.data.reward_spec import terms_of
+from prefloop.data.rules import RULES_FILE, chance, penalty, read_rules, under
 from prefloop.errors import ConfigError, DataError, PrefloopError, RunError
 from prefloop.models.encode import Encoder, Template
+from prefloop.models.evaluation import by_prompts
 from prefloop.models.heads import at_rest, sequence_rewards, unwrapped
-from prefloop.models.load import context_length, load_reward
+from prefloop.models.judge import JudgeScorer
+from prefloop.models.load import context_length, load_policy, load_reward
+from prefloop.models.shared_prefix import completion_logprobs
 from prefloop.models.tokenizer import load_tokenizer, refuse_foreign_tokenizer
-from prefloop.records import Completion, Prompt
+from prefloop.ops.preference import per_token
+from prefloop.records import Completion, Group, Prompt
 
 Scorer = Callable[[Sequence[Prompt], Sequence[Completion]], list[float]]
 
@@ -30,27 +37,61 @@ WANTED = "a scorer gives one finite number per completion, in their order"
 SPLIT = 0.5  # of the context for the prompt, where a reward model does not say what it was trained with
 
 
-def load_scorer(spec: str, *, device: torch.device | str = "cpu", template: Template = "auto", batch_rows: int = 64) -> Scorer:
-    """The scorer a config names.
+def load_scorer(
+    spec: str,
+    *,
+    device: torch.device | str = "cpu",
+    template: Template = "auto",
+    batch_rows: int = 64,
+    load: Callable[..., Any] | None = None,
+) -> Scorer:
+    """The scorer a config names. ``load(folder, device=...)`` reads a reward model's folder, ``load_reward`` where none is given.
 
     FOLDER[,FOLDER...]        a reward model, or several: their mean
+    policy:FOLDER             a policy as a reward model: its log-probability per token of the answer (RRHF, equation 1)
+    rules:FOLDER              minus the weighted chances that an answer breaks a rule (Sparrow), by a model of prefloop rules
     lexicon:FILE.csv[.gz]     the mean valence of the answer's words (columns token, mean); words it does not know count 0
+    judge:FILE.yaml           marks of a language model behind an OpenAI-compatible server (models/judge.py)
     python:MODULE:FUNCTION    FUNCTION(prompts, completions) -> one number each
     world:LANGUAGE            the gold reward of the embedded world (en, zh): for measuring, never for training
 
+    WEIGHT*SCORER + WEIGHT*SCORER is a weighted sum of any of them (``data/reward_spec.py``).
+
     Whatever it is, its scores are finite numbers, one for each completion, or RunError says which is not.
     """
+    settings: dict[str, Any] = {"device": device, "template": template, "batch_rows": batch_rows}
+    terms = terms_of(spec)
+    scorers = [one_scorer(term.scorer, load or load_reward, **settings) for term in terms]
+    return scorers[0] if terms[0].weight == 1 and len(terms) == 1 else weighted(scorers, [term.weight for term in terms])
+
+
+def one_scorer(spec: str, load: Callable[..., Any], **settings: Any) -> Scorer:
+    """One term of a spec."""
     kind, separator, name = spec.partition(":")
-    makers = {"lexicon": lexicon_scorer, "python": python_scorer, "world": world_scorer}
-    if separator and kind in makers:
-        return checked(spec, makers[kind](name))
+    plain = {"lexicon": lexicon_scorer, "python": python_scorer, "world": world_scorer, "judge": JudgeScorer}
+    if separator and kind in plain:
+        return checked(spec, plain[kind](name))
+    if separator and kind == "policy":
+        return policy_scorer(name, **settings)
+    if separator and kind == "rules":
+        return rules_scorer(name, **settings)
     folders = [folder.strip() for folder in spec.split(",")]
     if not all(folders):
         raise ConfigError(
-            f"the reward {spec!r} names no model folder\n  give a folder, several joined by commas, lexicon:FILE, python:MODULE:FUNCTION or world:LANGUAGE"
+            f"the reward {spec!r} names no model folder\n  give a folder, several joined by commas, policy:FOLDER, rules:FOLDER, lexicon:FILE, "
+            f"judge:FILE, python:MODULE:FUNCTION or world:LANGUAGE"
         )
-    settings: dict[str, Any] = {"device": device, "template": template, "batch_rows": batch_rows}
-    return mean_of([folder_scorer(folder, **settings) for folder in folders])
+    return mean_of([folder_scorer(folder, load=load, **settings) for folder in folders])
+
+
+def weighted(scorers: Sequence[Scorer], weights: Sequence[float]) -> Scorer:
+    """The weighted sum."""
+
+    def score(prompts: Sequence[Prompt], completions: Sequence[Completion]) -> list[float]:
+        parts = [scorer(prompts, completions) for scorer in scorers]
+        return [math.fsum(w * x for w, x in zip(weights, values, strict=True)) for values in zip(*parts, strict=True)]
+
+    return score
 
 
 def checked(name: str, scorer: Callable[[Sequence[Prompt], Sequence[Completion]], Any]) -> Scorer:
@@ -74,6 +115,8 @@ def checked(name: str, scorer: Callable[[Sequence[Prompt], Sequence[Completion]]
             )
         return [number for number in numbers if number is not None]
 
+    if isinstance(scorer, JudgeScorer):
+        score.counts = scorer.counts  # type: ignore[attr-defined]
     return score
 
 
@@ -91,9 +134,11 @@ def finite(value: Any) -> float | None:
 # ------------------------------------------------------------------------------------------------ reward models
 
 
-def folder_scorer(folder: str, *, device: torch.device | str, template: Template, batch_rows: int) -> Scorer:
+def folder_scorer(
+    folder: str, *, device: torch.device | str, template: Template, batch_rows: int, load: Callable[..., Any]
+) -> Scorer:
     """A reward model with its own tokenizer, template and limits."""
-    model = load_reward(folder, device=device)
+    model = load(folder, device=device)
     return one_model(model, encoder_of(model, folder, template), batch_rows, name=f"the reward model {folder}")
 
 
@@ -181,6 +226,47 @@ def mean_of(scorers: Sequence[Scorer]) -> Scorer:
         return [math.fsum(values) / len(values) for values in zip(*members, strict=True)]
 
     return score
+
+
+# ------------------------------------------------------------------------------------------------ other models
+
+
+def policy_scorer(folder: str, *, device: torch.device | str, template: Template, batch_rows: int) -> Scorer:
+    """The log-probability per token of an answer, its end included, under a policy: what RRHF makes a reward of."""
+    model = load_policy(folder, device=device).requires_grad_(False)
+    encoder = encoder_of(model, folder, template)
+    refuse_foreign_tokenizer(unwrapped(model), encoder.tokenizer)
+    context = context_length(model)
+
+    def score(prompts: Sequence[Prompt], completions: Sequence[Completion]) -> list[float]:
+        if not completions:
+            return []
+        refuse_too_long(encoder.conversations(prompts, [completion.text for completion in completions]), prompts, context)
+        pairs = groupby(zip(prompts, completions, strict=True), key=lambda pair: pair[0].id)  # answers of a prompt are neighbours
+        groups = [list(pairs_of_one) for _, pairs_of_one in pairs]
+        rows = [Group(prompt=of_one[0][0], completions=tuple(c for _, c in of_one)) for of_one in groups]
+        candidates = encoder.candidates(rows)
+        with at_rest(model):
+            logprobs = by_prompts(lambda part: completion_logprobs(model, part).sum(2), candidates, model, rows=batch_rows)
+        mean = per_token(logprobs.double(), candidates.completion_length)  # P K
+        return mean[candidates.completion_length > 0].tolist()
+
+    return checked(f"the policy {folder}", score)
+
+
+def rules_scorer(folder: str, *, device: torch.device | str, template: Template, batch_rows: int) -> Scorer:
+    """Minus the weighted chances that an answer breaks a rule (Sparrow, arXiv 2209.14375): 0 where it surely keeps them all."""
+    model = load_reward(folder, device=device)
+    rules = read_rules(Path(folder) / RULES_FILE)
+    encoder = encoder_of(model, folder, template)
+    name = f"the rule model {folder}"
+    logit = {rule.id: one_model(model, encoder, batch_rows, name=name) for rule in rules}
+
+    def score(prompts: Sequence[Prompt], completions: Sequence[Completion]) -> list[float]:
+        logits = [logit[rule.id]([under(rule, prompt) for prompt in prompts], completions) for rule in rules]
+        return [-penalty([chance(x) for x in of_one], rules) for of_one in zip(*logits, strict=True)] if completions else []
+
+    return checked(name, score)
 
 
 # ------------------------------------------------------------------------------------------------ other scores

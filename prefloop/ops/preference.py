@@ -222,9 +222,9 @@ def mismatched(prompt: Tensor) -> Tensor:
     largest = int(prompt.unique(return_counts=True)[1].max())
     if 2 * largest > len(prompt):
         raise DataError(
-            f"{largest} of the {len(prompt)} answers of an update belong to one prompt, and each needs a partner that answers another one\n"
+            f"{largest} of {len(prompt)} answers belong to one prompt, and each needs a partner that answers another one\n"
             f"  allowed: at most half of them\n"
-            f"Raise the number of prompts of a step, or lower the number of answers to each."
+            f"Give more prompts, or fewer answers to that one."
         )
     partner = torch.empty_like(order)
     partner[order] = order.roll(largest)

@@ -13,7 +13,8 @@ from pydantic import BeforeValidator, Field, model_validator
 from prefloop.evaluate.over_seeds import wins_of
 from prefloop.records import Record
 
-ROWS = ("base", "sft", "best_of_n", "ppo", "ppo_ptx", "ppo_overoptimised")  # stable names, in the order of the page
+DEMO_ROWS = ("base", "sft", "best_of_n", "ppo", "ppo_ptx", "ppo_overoptimised")
+ROWS = (*DEMO_ROWS, "rlp_uml", "rlp_spg", "rrhf", "dpo", "rloo")  # stable names, in the order of the page
 
 
 class Figure(Record):
@@ -104,6 +105,16 @@ class Paired(Record):
         return {key: value for key, value in given.items() if not (key in ("low", "high") and value is None)}
 
 
+class FreshPaired(Paired):
+    """The difference of two reward models on fresh answers of one policy."""
+
+    policy: str
+
+    @property
+    def figure(self) -> Figure:
+        return Figure(mean=self.mean, low=self.low, high=self.high)
+
+
 class CalibrationBin(Record):
     """Pairs whose predicted probability falls in one bin, and how often the prediction came true."""
 
@@ -141,6 +152,28 @@ class RewardRow(Record):
     prefers_longer: Measured = None
     prefers_shorter: Measured = None
     trust: RewardModel | None = None
+
+
+class FreshRow(Record):
+    """One reward model on fresh answers of one policy, against gold."""
+
+    policy: str
+    reward: str
+    accuracy: Measured = None  # mean over prompts of the share of pairs that it orders as gold does
+    loss: Measured = None  # nats a pair; log 2 is what a coin pays
+    overconfidence: Measured = None  # mean chance it gives its favourite, minus how often the favourite is better
+    calibration: tuple[CalibrationBin, ...] = ()
+
+
+class SyntheticPairs(Record):
+    """Synthetic preferences of one relearn run within a range of confidence: how often gold agrees. Without a range: those learned."""
+
+    name: str
+    low: float | None = None
+    high: float | None = None
+    n: int
+    accuracy: Measured = None  # share whose winner gold prefers, equal gold half
+    gap: Measured = None  # gold of the winner minus gold of the loser
 
 
 class CurvePoint(Record):
@@ -237,6 +270,9 @@ class ReportData(Record):
     reward_model: RewardModel | None = None  # the one policies were judged beside, or the only one
     rewards: tuple[RewardRow, ...] = ()  # every reward model that was judged
     reward_pairs: tuple[Paired, ...] = ()  # between them, and to the rules of length
+    fresh: tuple[FreshRow, ...] = ()  # reward models on fresh answers
+    fresh_pairs: tuple[FreshPaired, ...] = ()
+    synthetic: tuple[SyntheticPairs, ...] = ()
     curves: dict[str, tuple[CurvePoint, ...]] = Field(default_factory=dict)
     best_of_n: tuple[BestOf, ...] = ()
     samples: tuple[Sample, ...] = ()

@@ -202,7 +202,7 @@ def of_difference(data: ReportData, a: str, b: str, metric: str, words: Words) -
 
 
 def is_share(metric: str) -> bool:
-    return metric.startswith(("skill", "win", "accuracy", "fluency/distinct"))
+    return metric.startswith(("skill", "win", "accuracy", "overconfidence", "fluency/distinct"))
 
 
 def difference(pair: Paired, words: Words) -> str:

@@ -10,7 +10,7 @@ from prefloop.report.data import ReportData
 from prefloop.report.figures import duration
 from prefloop.report.findings import Finding, findings, headline
 from prefloop.report.markup import Html, tag
-from prefloop.report.sections import SECTIONS
+from prefloop.report.sections import ASKED_SELDOM, SECTIONS
 from prefloop.report.shell import document, section
 from prefloop.report.tables import every_difference, how_answers_read, side_by_side
 from prefloop.report.texts import Words, words_of
@@ -28,7 +28,7 @@ def render(data: ReportData, *, lang: str = "en") -> str:
         warned(data.warnings, words),
         contents(parts, words),
         section("paired", words["section.paired"], every_difference(data, words)),
-        *(section(key, words[f"section.{key}"], SECTIONS[key](data, words)) for key in parts),
+        *(section(key, words[f"section.{key}"], (SECTIONS | ASKED_SELDOM)[key](data, words)) for key in parts),
         tag("footer", words["page.footer"]),
         title=data.title,
         lang=lang,
@@ -37,7 +37,10 @@ def render(data: ReportData, *, lang: str = "en") -> str:
 
 def parts_of(data: ReportData) -> list[str]:
     """The sections of the page: all of them, except where a study never had policies. What it left out is said once."""
-    return [key for key in SECTIONS if not data.is_of_rewards or key not in OF_POLICIES]
+    parts = [key for key in SECTIONS if not data.is_of_rewards or key not in OF_POLICIES]
+    if data.fresh or data.synthetic:
+        parts.insert(parts.index("reward") + 1, "fresh")
+    return parts
 
 
 def of_policies(data: ReportData, words: Words) -> tuple[Html, Html]:

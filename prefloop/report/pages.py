@@ -65,7 +65,7 @@ def read_study(folder: Path) -> ReportData:
 
 def from_summary(summary: dict[str, Any], folder: Path) -> dict[str, Any]:
     """The parts of a page that summary.json has; the others are not measured."""
-    model, rewards = summary.get("reward_model") or None, summary.get("rewards") or {}
+    model, rewards, fresh = summary.get("reward_model") or None, summary.get("rewards") or {}, summary.get("fresh") or {}
     pairs = ("a", "b", "metric", "mean", "low", "high", "n_prompts", "n_seeds")
     return {
         "title": summary.get("study") or folder.resolve().name,
@@ -78,6 +78,9 @@ def from_summary(summary: dict[str, Any], folder: Path) -> dict[str, Any]:
         else None,
         "rewards": rewards.get("rows", []),
         "reward_pairs": [known(pair, pairs) for pair in rewards.get("paired", [])],
+        "fresh": fresh.get("rows", []),
+        "fresh_pairs": [known(pair, ("policy", *pairs)) for pair in fresh.get("paired", [])],
+        "synthetic": fresh.get("synthetic", []),
     }
 
 

@@ -6,6 +6,7 @@ from prefloop.report.curves import curves, frontier, selection
 from prefloop.report.data import ROWS, Answer, Figure, ReportData, RewardModel, Sample
 from prefloop.report.figures import duration, number, percent, whole
 from prefloop.report.findings import fluency_name, in_short, place, policy_name
+from prefloop.report.fresh import fresh
 from prefloop.report.markup import Html, cut, join, tag
 from prefloop.report.plots import ink_of
 from prefloop.report.shell import absent, folded, swatch, table
@@ -181,3 +182,4 @@ SECTIONS: dict[str, Callable[[ReportData, Words], Html]] = {
     "reproduce": reproduce,
     "glossary": glossary,
 }  # in the order of the page
+ASKED_SELDOM: dict[str, Callable[[ReportData, Words], Html]] = {"fresh": fresh}  # sections that few studies have anything for

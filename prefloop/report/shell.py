@@ -21,6 +21,9 @@ SHAPES = {
     "best_of_n": "M5 2.5h6v6H5z",
     "ppo_ptx": "M8 2l4 7H4z",
     "ppo_overoptimised": "M5.5 2L8 4l2.5-2L12 3.5l-2 2 2 2L10.5 9 8 7 5.5 9 4 7.5l2-2-2-2z",
+    "rlp_uml": "M4.5 1.5l7 4-7 4z",
+    "rlp_spg": "M8 1.5l3.5 2v4L8 9.5l-3.5-2v-4z",
+    "rloo": "M8 1.5l4 3-1.5 4.5h-5L4 4.5z",
 }  # the markers of the plots, for the legend
 
 

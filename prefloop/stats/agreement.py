@@ -7,13 +7,15 @@ tie that only one of the two sees is worth 1/2, one that both see is worth 1, as
 
 from collections import defaultdict
 from collections.abc import Sequence
+from functools import cache
 from itertools import combinations
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from prefloop.records import Ranking
+from prefloop.stats.coefficient import Coefficient, Values, divided, of_sums
 from prefloop.stats.correlations import two_rows
 from prefloop.stats.intervals import Interval, mean_interval
 
@@ -105,3 +107,72 @@ def between_annotators(group: Sequence[Ranking]) -> list[tuple[Ranking, Ranking]
 def known(shares: Sequence[float]) -> list[float]:
     """Without the prompts on which nothing could be compared."""
     return [share for share in shares if not np.isnan(share)]
+
+
+# --- several people's places of the same answers ----------------------------------------------------------------------------
+
+Ties = Literal["drop", "half", "strict"]
+Mean = Literal["pairs", "items"]
+
+
+@cache
+def pairs_of(k: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Every i < j below k: found once, since items are many and their sizes few."""
+    return np.triu_indices(k, k=1)
+
+
+def pair_signs(places: ArrayLike) -> Values:
+    """For each judgment and each pair of answers i < j: 1 where i is placed before j, -1 after, 0 level, NaN unless both are
+    placed. Unusable answers are a last tier of their own.  M K to M K(K-1)/2"""
+    table = np.asarray(places, dtype=np.float64)
+    first, second = pairs_of(table.shape[1])
+    return np.sign(table[:, second] - table[:, first])
+
+
+def marks(signs: Values, ties: Ties) -> Values:
+    """Marks and comparisons of one item, over pairs of answers and pairs of judgments.  M N to 2
+
+    drop: only where both put the pair in order; half: 1/2 where one of the two calls it a tie; strict: 0 there.
+    """
+    first, second = pairs_of(len(signs))
+    a, b = signs[first], signs[second]
+    is_counted = ~np.isnan(a) & ~np.isnan(b)
+    if ties == "drop":
+        is_counted &= (a != 0) & (b != 0)
+    mark = (a == b).astype(float)
+    if ties == "half":
+        mark += 0.5 * ((a == 0) != (b == 0))
+    return np.array([mark[is_counted].sum(), is_counted.sum()])
+
+
+def agreement_of(
+    tables: Sequence[ArrayLike],
+    *,
+    ties: Ties = "half",
+    mean: Mean = "items",
+    n_boot: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> Coefficient:
+    """How often two people agree on a pair of answers, over items; each table is one item's judgments by answers.  M K
+
+    ``mean`` says what counts the same: every pair, or every item whatever its number of pairs.
+    """
+    rows = [marks(pair_signs(table), ties) for table in tables]
+    known = np.array([row for row in rows if row[1]]).reshape(-1, 2)
+    if mean == "items":
+        known = np.column_stack([known[:, 0] / known[:, 1], np.ones(len(known))])
+    given = {"within": (0.0, 1.0), "n_boot": n_boot, "level": level, "seed": seed}
+    return of_sums(known, lambda sums: divided(sums[..., 0], sums[..., 1]), reason="no pair was ordered by two people", **given)
+
+
+def chance_of(tables: Sequence[ArrayLike], ties: Ties) -> float:
+    """What ``agreement_of`` would be if everybody called as many pairs ties as they do and ordered the others by a coin."""
+    signs = [pair_signs(table).ravel() for table in tables]
+    given = np.concatenate(signs)[~np.isnan(np.concatenate(signs))] if signs else np.empty(0)
+    if ties == "drop":
+        return 0.5
+    if len(given) == 0:
+        return float("nan")
+    tie = float((given == 0).mean())
+    return tie**2 + (1 - tie) ** 2 / 2 + (tie * (1 - tie) if ties == "half" else 0.0)

@@ -8,6 +8,7 @@ other (Kuhn et al. 2023, arXiv 2302.09664); any other equivalence of two texts f
     uncontradicted(label)      looser: neither way is called a contradiction, so "neutral" counts as the same
     same_words                 equal but for case, punctuation and spaces
     nearer_than(vectors, c)    cosine of two embeddings at least c
+    mistaken(are_same, share)  any of them, made to err about a share of the pairs: what a worse model would do to a method
 
 The clustering is our own, because neither paper gives one that is well defined: what models call "the same" is not transitive, so
 the order of comparisons decides. Ours is fixed by the texts and not by the order they were drawn in: equal texts are one item;
@@ -15,6 +16,8 @@ items come most frequent first, then alphabetically; each joins the first cluste
 founds one. A cluster's first member, its most frequent text, speaks for it; no other is asked.
 """
 
+import hashlib
+import json
 import re
 import unicodedata
 from collections import Counter
@@ -124,3 +127,16 @@ def nearer_than(vectors: Mapping[str, ArrayLike], threshold: float) -> Equivalen
         return vector / length if length > 0 else vector
 
     return lambda first, second: float(unit(first) @ unit(second)) >= threshold
+
+
+def mistaken(are_same: Equivalence, share: float, *, seed: int) -> Equivalence:
+    """The opposite of what a relation says about ``share`` of the pairs of texts; which ones, the texts and the seed decide."""
+    if not share:
+        return are_same
+
+    def says(first: str, second: str) -> bool:
+        key = json.dumps([seed, *sorted((first, second))]).encode()
+        errs = int.from_bytes(hashlib.sha256(key).digest()[:8], "big") < share * 2**64
+        return are_same(first, second) != errs
+
+    return says

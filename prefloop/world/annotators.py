@@ -69,8 +69,10 @@ def base_utility(who: Annotator, judged: Judged) -> float:
     return own + who.length_bias * min(judged.n_words, 60) / 10
 
 
-def rank(group: Group, judged: Sequence[Judged], *, who: Annotator, flip: float, key: tuple) -> Ranking:
-    """One annotator's ranking of one group.
+def rank(
+    group: Group, judged: Sequence[Judged], *, who: Annotator, flip: float, key: tuple, screen: Sequence[str] = ()
+) -> Ranking:
+    """One annotator's ranking of one group, shown in the order of ``screen``, or of chance where none is given.
 
     Everything random is keyed by ``key`` and by the texts, so it depends neither on the order of the completions nor on
     their sources; equal texts always tie. A flip replaces, with probability 2 * ``flip``, the order of the tiers by a random
@@ -79,7 +81,7 @@ def rank(group: Group, judged: Sequence[Judged], *, who: Annotator, flip: float,
     asked = group.prompt.text
     worth = {c.id: base_utility(who, j) for c, j in zip(group.completions, judged, strict=True)}
     text_of = {completion.id: completion.text for completion in group.completions}
-    shown = sorted(worth, key=lambda c: (uniform("shown", *key, asked, text_of[c]), c))
+    shown = list(screen) or sorted(worth, key=lambda c: (uniform("shown", *key, asked, text_of[c]), c))
     first = text_of[shown[0]]
 
     def utility_of(completion: str) -> float:

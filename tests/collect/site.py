@@ -1,5 +1,6 @@
 """A real server in a thread of the test's process: uvicorn on a free port, a database on disk, people of every role."""
 
+import hashlib
 import threading
 import time
 from pathlib import Path
@@ -8,19 +9,26 @@ from typing import Any, NamedTuple
 import httpx
 import uvicorn
 
-from prefloop.collect import accounts, jobs, projects, turns
+from prefloop.collect import accounts, chat, jobs, media, projects, turns
+from prefloop.collect.backends import ChatConfig
 from prefloop.collect.database import Database, database_url
 from prefloop.collect.identity import new_id
 from prefloop.collect.migrate import migrate
 from prefloop.collect.schema import template
 from prefloop.collect.web.app import create_app
 from prefloop.collect.web.service import Service
-from tests.collect.made import RANKED, Made, add
+from tests.collect.made import RANKED, Made, add, made
+from tests.collect.pictures import a_png
 from tests.collect.server import free_port
 
 ROLES = ("manager", "reviewer", "annotator", "viewer")
 EVERYBODY = ("nobody", "outsider", "viewer", "annotator", "reviewer", "manager", "owner")
 PASSWORD = "a long enough password"
+
+
+def echo(messages: list[dict[str, str]]) -> str:
+    """A back-end of live chats."""
+    return messages[-1]["content"]
 
 
 class Session(NamedTuple):
@@ -45,6 +53,7 @@ class Site:
         self.http = httpx.Client(base_url=f"{self.address}/api/v1", trust_env=False, timeout=120)
         self.users: dict[str, str] = {}
         self.sessions: dict[str, Session] = {"nobody": Session({}, {})}
+        self.talk: Made | None = None
 
     def start(self) -> "Site":
         self.service.jobs.start()
@@ -110,6 +119,35 @@ class Site:
     def a_turn(self, role: str = "annotator") -> str:
         """An assignment a role is at."""
         return self.main.claim(self.users[role]).assignment.id
+
+    def a_chat(self, route: str) -> str:
+        """A conversation of the annotator's in the live project ``talk``, as far as a route needs it; its back-end is ``echo``."""
+        backend = {"name": "own", "python": "tests.collect.site:echo"}
+        self.service.talk.config = config = ChatConfig.of(backends=[backend])
+        if self.talk is None:
+            people = {role: self.users[role] for role in ROLES}
+            self.talk = made(self.database, users=0, schema=template("hh_chat"))
+            for role, user in people.items():
+                self.talk.do(accounts.join, project_id=self.talk.id, user_id=user, role=role)
+        mine = {"user_id": self.users["annotator"]}
+        identity = self.talk.do(chat.start, project_id=self.talk.id, is_red_team=False, **mine)
+        if route.endswith(("choose", "regenerate")):
+            begun = self.talk.do(chat.say, chat_id=identity, words="hello", config=config, **mine)
+            error = "no GPU" if route.endswith("regenerate") else ""
+            for one in begun.replies:
+                self.talk.do(chat.keep_reply, reply_id=one.id, text="an answer", error=error, ms=1)
+        return identity
+
+    def an_address(self) -> str:
+        """Where the annotator finds a picture of the project ``main``."""
+        sha256, now = hashlib.sha256(a_png()).hexdigest(), self.database.clock()
+        place = media.place(self.service.folder, sha256)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(a_png())
+        kind = media.kind_of(place)
+        self.main.do(media.add, project_id=self.main.id, sha256=sha256, kind=kind, n_bytes=len(a_png()), user_id=None)
+        secret = self.database.read(lambda c: projects.find(c, "main").secret)
+        return media.token(secret, sha256=sha256, user_id=self.users["annotator"], now=now)
 
     def a_report(self) -> str:
         turn = self.main.claim(self.users["reviewer"])

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from prefloop.collect import accounts, turns
+from prefloop.collect import accounts, planted, turns
 from prefloop.collect.client import connect
 from prefloop.collect.refusals import Refused
 from prefloop.collect.schema import TEMPLATES
@@ -16,6 +16,7 @@ from prefloop.collect.web.service import Limiter
 from prefloop.data.read import read_groups
 from prefloop.errors import DataError, RunError, Waiting
 from prefloop.records import Completion, Group, Prompt
+from tests.collect.pictures import a_png
 from tests.collect.site import EVERYBODY, PASSWORD, RANKED, Site
 
 
@@ -72,6 +73,7 @@ MATRIX = {  # route: who may; everybody else hears 401, 403 or 404
     "GET /projects/{project}/schemas": READERS,
     "POST /projects/{project}/schemas": MANAGERS,
     "GET /projects/{project}/items": READERS,
+    "POST /projects/{project}/items:bulk": MANAGERS,
     "GET /items/{identity}": READERS,
     "GET /items/{identity}/judgments": READERS,
     "PATCH /items/{identity}": MANAGERS,
@@ -79,6 +81,20 @@ MATRIX = {  # route: who may; everybody else hears 401, 403 or 404
     "PATCH /reports/{identity}": MANAGERS,
     "GET /projects/{project}/stats": VIEWERS,
     "GET /projects/{project}/events": MANAGERS,
+    "GET /projects/{project}/agreement": VIEWERS,
+    "GET /projects/{project}/annotators": VIEWERS,
+    "GET /projects/{project}/bias": VIEWERS,
+    "GET /projects/{project}/timeline": VIEWERS,
+    "GET /projects/{project}/quality": READERS,
+    "PATCH /projects/{project}/quality": MANAGERS,
+    "GET /projects/{project}/planted": MANAGERS,
+    "POST /projects/{project}/checks": MANAGERS,
+    "PUT /items/{identity}/gold": MANAGERS,
+    "DELETE /items/{identity}/gold": MANAGERS,
+    "GET /projects/{project}/review-queue": READERS,
+    "GET /items/{identity}/review": READERS,
+    "POST /judgments/{identity}/review": READERS,
+    "POST /items/{identity}/adjudicate": READERS,
     "POST /projects/{project}/next": WORKERS,
     "GET /projects/{project}/why-empty": WORKERS | OWNER,
     "GET /assignments/{identity}": OWN,
@@ -90,6 +106,19 @@ MATRIX = {  # route: who may; everybody else hears 401, 403 or 404
     "POST /assignments/{identity}/release": OWN,
     "POST /assignments/{identity}/recall": OWN,
     "POST /projects/{project}/items:import": MANAGERS,
+    "GET /projects/{project}/chat": MANAGERS,
+    "PATCH /projects/{project}/chat": MANAGERS,
+    "POST /projects/{project}/chats": WORKERS,
+    "GET /projects/{project}/chats": WORKERS | OWNER,  # one's own; the owner has none
+    "GET /chats/{identity}": OWN,
+    "POST /chats/{identity}/turns": OWN,
+    "POST /chats/{identity}/regenerate": OWN,
+    "POST /chats/{identity}/choose": OWN,
+    "POST /chats/{identity}/close": OWN,
+    "POST /projects/{project}/assets": MANAGERS,
+    "GET /media/{token}": OWN,  # an address is one person's
+    "POST /render": KNOWN,
+    "GET /me/today": KNOWN,
     "POST /projects/{project}/exports": MANAGERS,
     "GET /projects/{project}/jobs": MANAGERS,
     "GET /jobs/{identity}": MANAGERS,
@@ -98,6 +127,10 @@ MATRIX = {  # route: who may; everybody else hears 401, 403 or 404
 BODIES = {
     "POST /auth/login": {},
     "PATCH /me": {"locale": "zh"},
+    "POST /chats/{identity}/turns": {"text": "hello"},
+    "POST /chats/{identity}/choose": {"answers": {"choose": {"better": {"choice": "a", "strength": 1}}}},
+    "PATCH /projects/{project}/chat": {"k": 2},
+    "POST /render": {"texts": ["*hello*"]},
     "POST /me/password": {"old": PASSWORD, "new": PASSWORD},
     "POST /tokens": {"name": "x", "scopes": ["annotate"]},
     "POST /projects/{project}/invites": {"role": "viewer"},
@@ -108,7 +141,12 @@ BODIES = {
     "POST /schemas/validate": {"yaml": "id: x\nstages: [{id: s, questions: [{id: q, type: rank}]}]"},
     "POST /projects/{project}/schemas": {"yaml": (TEMPLATES / "rank.yaml").read_text()},
     "PATCH /items/{identity}": {"priority": 0},
+    "POST /projects/{project}/items:bulk": {"ids": ["x"], "priority": 0},
     "PATCH /reports/{identity}": {"state": "dismissed"},
+    "PATCH /projects/{project}/quality": {"seconds": 3},
+    "POST /projects/{project}/checks": {"n": 1},
+    "POST /judgments/{identity}/review": {"verdict": "accept"},
+    "POST /items/{identity}/adjudicate": {"method": "all"},
     "PUT /assignments/{identity}/draft": {"body": {}},
     "POST /assignments/{identity}/submit": {"answers": RANKED},
     "POST /assignments/{identity}/skip": {"reason": "x"},
@@ -140,6 +178,12 @@ def a_request(site: Site, route: str, role: str, number: int) -> dict:
                 turns.submit, assignment_id=identity, user_id=site.users["annotator"], key=identity, said=turns.Said(RANKED)
             )
         given["headers"] = {"If-Match": "0", "Idempotency-Key": f"{number}"}
+    elif path.endswith("/assets"):
+        identity, given = "", {"content": a_png()}
+    elif path.startswith("/media/"):
+        identity = site.an_address()
+    elif "/chat" in path:
+        identity, given["headers"] = site.a_chat(route), {"Idempotency-Key": f"chat {number}"}
     elif path.startswith("/me/sessions/"):
         identity = site.ask(role, "GET", "/me/sessions", is_fresh=True).json()[0]["id"] if role != "nobody" else "0" * 16
     elif path.startswith("/tokens/"):
@@ -152,6 +196,16 @@ def a_request(site: Site, route: str, role: str, number: int) -> dict:
         given["json"] = {"login": f"made{number}", "speaks_as": "sim:1"}
     if route == "POST /projects":
         given["json"] = {"slug": f"made{number}", "template": "rank"}
+    if path.startswith("/judgments/"):
+        identity = site.judgment
+    if path.endswith("/gold"):
+        identity = site.one("SELECT id FROM item WHERE kind IN ('normal', 'gold') ORDER BY id DESC")
+        listed = site.ask("owner", "GET", f"/items/{identity}").json()["completions"]
+        expected = {"best": listed[0]["id"]}
+        if method == "PUT":
+            given["json"] = {"expected": expected}
+        else:
+            site.main.do(planted.make_gold, item_id=identity, expected=expected, user_id=site.users["owner"])
     if path.endswith("items:import"):
         given = {"content": b'{"prompt": "a question of its own", "completions": ["a", "b"]}\n'}
     secret = (
@@ -160,13 +214,21 @@ def a_request(site: Site, route: str, role: str, number: int) -> dict:
         else ""
     )
     name = "rank" if "templates" in path else "kway.jsonl"
-    return {"method": method, "path": path.format(project="main", identity=identity, secret=secret, name=name), **given}
+    return {
+        "method": method,
+        "path": path.format(
+            project=site.talk.slug if "/chat" in path else "main", identity=identity, token=identity, secret=secret, name=name
+        ),
+        **given,
+    }
 
 
 @pytest.fixture(scope="module")
 def filled(site):
     site.report, site.job = site.a_report(), site.a_job()
     site.item = site.one("SELECT id FROM item ORDER BY id")
+    site.main.submit(site.main.claim(site.users["annotator"]), site.users["annotator"])
+    site.judgment = site.one("SELECT id FROM judgment ORDER BY id")
     return site
 
 
@@ -335,6 +397,7 @@ def test_an_annotator_sees_nothing_of_where_answers_come_from(site):
         "completions",
         "draft",
         "answers",
+        "returned",
     }
     hidden = ["secret", "policy", "gold:yes", prompt.id, *(completion.id for completion in group.completions)]
     assert not any(word in answer.text for word in hidden)
@@ -424,6 +487,19 @@ def test_where_there_is_nothing_the_reason_is_told(site):
     answer = site.ask("outsider", "POST", "/projects/other/next")
     assert (answer.status_code, answer.headers["prefloop-reason"]) == (204, "empty")
     assert site.ask("outsider", "GET", "/projects/other/why-empty").json() == {"reason": "empty", "until": None}
+
+
+def test_items_are_found_by_their_words_and_changed_together(site):
+    found = site.ask("manager", "GET", "/projects/main/items", params={"q": "QUESTION 1", "kind": "normal"}).json()["items"]
+    assert {one["prompt"] for one in found} <= {f"question {n}" for n in (1, *range(10, 20))} and len(found) >= 10
+    ids = [one["id"] for one in found[:2]]
+    other = site.one("SELECT i.id FROM item i JOIN project p ON p.id = i.project_id WHERE p.slug <> 'main'")
+    body = {"ids": [*ids, *([other] if other else [])], "priority": 7}
+    assert site.ask("manager", "POST", "/projects/main/items:bulk", json=body).json() == {"changed": 2}
+    after = site.ask("manager", "GET", "/projects/main/items", params={"q": "question 1"}).json()["items"]
+    assert sorted(one["id"] for one in after if one["priority"] == 7) == sorted(ids)
+    assert site.ask("manager", "GET", "/projects/main/items", params={"q": "100%_"}).json()["items"] == []
+    site.ask("manager", "POST", "/projects/main/items:bulk", json={"ids": ids, "priority": 0})
 
 
 # --- files ------------------------------------------------------------------------------------------------------------------

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from prefloop.engine.learner import Learner, Term, micro_batches
+from prefloop.engine.learner import Learner, Term
+from prefloop.engine.micro_batches import micro_batches
 from prefloop.errors import RunError
 from prefloop.models.batch import RankedBatch, take
 from prefloop.ops.loss import loss_of

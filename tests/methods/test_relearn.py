@@ -1,5 +1,6 @@
 """RLP's relearning: what synthetic preferences are made of, what the views are, that the representation reaches the backbone."""
 
+import json
 from collections import Counter
 
 import numpy as np
@@ -20,7 +21,7 @@ from prefloop.methods.relearn import (
 from prefloop.models.load import load_reward
 from prefloop.records import Completion, Group, Prompt
 from tests.helpers import assert_close
-from tests.methods.toy import WORLD, history, run_relearn, saved, toy, toy_encoder
+from tests.methods.toy import WORLD, gold, history, run_relearn, saved, toy, toy_encoder
 
 
 def config(**settings) -> RelearnConfig:
@@ -40,7 +41,8 @@ def group_of(texts: str) -> Group:
 
 def made(texts: str, score: list[float], *, seed: int = 0, **settings):
     rng = np.random.default_rng(seed)
-    return synthetic_preferences([group_of(texts)], [score], config(**settings), annotator="policy:run", rng=rng)
+    groups, counts, _ = synthetic_preferences([group_of(texts)], [score], config(**settings), annotator="policy:run", rng=rng)
+    return groups, counts
 
 
 def winner_and_loser(pairs: list[Group]) -> tuple[str, str]:
@@ -74,6 +76,7 @@ def test_every_answer_outside_loses_about_as_often_as_another():
         ("aAaA", {"confidence": 1.0}, "all mean the same"),
         ("a", {}, "one answer"),
         ("ab", {"pairs": "reward"}, "equal scores"),
+        ("ab", {"pairs": "rlaif", "judge": "python:tests.methods.toy:gold"}, "equal scores"),
     ],
 )
 def test_prompts_that_allow_no_pair_are_counted_by_reason(texts, settings, reason):
@@ -94,12 +97,53 @@ def test_the_controls_choose_otherwise():
     long = group.model_copy(
         update={"completions": (*group.completions, Completion.of(group.prompt, "bb bb bb"), Completion.of(group.prompt, "a"))}
     )
-    pairs, _ = synthetic_preferences(
-        [long], [[0.0] * 5], config(length_matched=True), annotator="p", rng=np.random.default_rng(0)
-    )
-    assert winner_and_loser(pairs)[1] == "b"
-    ordered, _ = made("ab", [0.0, 1.0], pairs="reward")
+    matched = synthetic_preferences([long], [[0.0] * 5], config(length_matched=True), annotator="p", rng=np.random.default_rng(0))
+    assert winner_and_loser(matched.groups)[1] == "b"
+
+
+@pytest.mark.parametrize("settings", [{"pairs": "reward"}, {"pairs": "rlaif", "judge": "python:tests.methods.toy:gold"}])
+def test_two_random_answers_are_put_in_the_order_of_a_score_whatever_they_mean(settings):
+    ordered, _ = made("ab", [0.0, 1.0], **settings)
     assert winner_and_loser(ordered) == ("b", "a")
+    drawn = {winner_and_loser(made("aAb", [0.0, 1.0, 2.0], seed=seed, **settings)[0]) for seed in range(30)}
+    assert drawn == {("A", "a"), ("b", "a"), ("b", "A")}
+
+
+@pytest.mark.parametrize("settings", [{"pairs": "rlaif"}, {"judge": "runs/reward/model"}])
+def test_a_judge_and_rlaif_go_together(settings):
+    with pytest.raises(ConfigError, match="pairs = rlaif and judge go together"):
+        config(**settings)
+
+
+def test_of_a_prompt_that_is_not_learned_from_the_pair_it_would_have_given_is_told():
+    found = synthetic_preferences(
+        [group_of("aabc"), group_of("aaaa"), group_of("aab"), group_of("a")],
+        [[0.0, 0.0, 5.0, 5.0], [0.0] * 4, [0.0] * 3, [0.0]],
+        config(confidence=0.6),
+        annotator="p",
+        rng=np.random.default_rng(0),
+    ).found
+    assert [one.reason for one in found] == ["not confident", "all mean the same", "", "one answer"]
+    assert_close([found[0].confidence, found[1].confidence, found[2].confidence], [0.5, 1.0, 2 / 3])
+    assert found[0].winner in (0, 1) and found[0].loser in (2, 3)
+    assert (found[2].winner, found[2].loser) == (0, 2)
+    assert (found[1].winner, found[3].confidence) == (None, None)
+
+
+def test_a_relation_that_errs_makes_other_clusters():
+    """Thirty prompts say one thing ten times in ten ways; the exact relation leaves nothing outside, one that errs does."""
+    same = "python:tests.methods.test_relearn:always"
+    groups = [group_of("abcdefghij").model_copy(update={"prompt": Prompt.of(str(n))}) for n in range(30)]
+    for noise, expected in ((0.0, 0), (0.3, 30)):
+        settings = config(same=same, noise=noise)
+        one_text_less = [g.model_copy(update={"completions": g.completions[n % 5 :]}) for n, g in enumerate(groups)]
+        scored = [[0.0] * len(g.completions) for g in one_text_less]
+        made = synthetic_preferences(one_text_less, scored, settings, annotator="p", rng=np.random.default_rng(0))
+        assert len([one for one in made.found if one.reason != "all mean the same"]) == expected
+
+
+def always(first: str, second: str) -> bool:
+    return True
 
 
 def shouted(first: str, second: str) -> bool:
@@ -113,6 +157,21 @@ def test_any_relation_of_two_texts_can_be_named():
         made("ab", [0.0, 0.0], same="python:tests.methods.test_relearn:absent")
     with pytest.raises(ConfigError, match="is no equivalence of two texts"):
         made("ab", [0.0, 0.0], same="nli")
+
+
+def test_the_relation_may_depend_on_the_prompt_and_sees_each_text_once():
+    asked = []
+
+    def meaning(prompt, texts):
+        asked.append((prompt.text, texts))
+        return shouted
+
+    groups = [group_of("abbD")]
+    found = synthetic_preferences(
+        groups, [[0.0] * 4], config(), annotator="p", rng=np.random.default_rng(0), meaning=meaning
+    ).found
+    assert asked == [("x", ["D", "a", "b"])]
+    assert_close(found[0].confidence, 0.75)
 
 
 # ------------------------------------------------------------------------------------------------ views
@@ -161,19 +220,40 @@ def test_the_representation_reaches_the_backbone_and_parts_add_up(representation
 
 
 @pytest.mark.parametrize(
-    "settings", [{}, {"representation": "mib"}, {"pairs": "none", "representation": "contrastive", "negatives": 4}]
+    "settings",
+    [
+        {},
+        {"representation": "mib"},
+        {"pairs": "none", "representation": "contrastive", "negatives": 4},
+        {"pairs": "rlaif", "judge": "python:tests.methods.toy:gold"},
+    ],
 )
 def test_a_run_learns_writes_its_preferences_down_and_judges_on_people(tmp_path, settings):
     summary = run_relearn(tmp_path, epochs=2, held_out=0.3, optim={"lr": 2e-3}, **settings)
     lines = history(tmp_path)
     assert np.mean([line["accuracy"] for line in lines[-4:]]) > np.mean([line["accuracy"] for line in lines[:4]])
     assert summary["pair_accuracy"]["n_prompts"] > 0
+    judged = json.loads((tmp_path / "per_prompt.json").read_text())
+    hits = np.dot(judged["pairs"], judged["accuracy"])
+    assert_close(hits / sum(judged["pairs"]), summary["pair_accuracy"]["mean"])
     if settings.get("pairs") == "none":
         assert not (tmp_path / "synthetic.jsonl").exists() and summary["synthetic"] == {}
     else:
         written = read_groups(tmp_path / "synthetic.jsonl").records
         assert len(written) == summary["synthetic"]["pairs"] > 0
         assert all(len(group.completions) == 2 for group in written)
+        lines = [json.loads(line) for line in (tmp_path / "pairs.jsonl").read_text().splitlines()]
+        learned = [(line["prompt_id"], line["winner"], line["loser"]) for line in lines if not line["reason"]]
+        assert learned == [(group.prompt.id, *(c.text for c in group.completions)) for group in written]
+        assert len(lines) == summary["synthetic"]["prompts"] >= len(written)
+        if settings.get("pairs") == "rlaif":
+            assert {group.rankings[0].annotator for group in written} == {"judge"}
+            assert all(gold([g.prompt], [g.completions[0]]) > gold([g.prompt], [g.completions[1]]) for g in written)
+            assert summary["synthetic"]["confidence"] == {}
+        else:
+            told = [round(line["confidence"], 1) for line in lines if line["confidence"]]
+            assert summary["synthetic"]["confidence"] == {f"{c:.1f}": n for c, n in sorted(Counter(told).items())}
+            assert {group.rankings[0].annotator[:7] for group in written} == {"policy:"}
 
 
 def test_without_a_representation_the_seed_of_its_heads_changes_nothing(tmp_path, monkeypatch):

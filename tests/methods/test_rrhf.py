@@ -4,9 +4,14 @@ import numpy as np
 import pytest
 
 from prefloop.data.read import read_groups
-from prefloop.data.write import write_groups
+from prefloop.data.write import split_by_prompt, write_groups
+from prefloop.evaluate.rewards import read_per_prompt
+from prefloop.models.scorer import load_scorer
+from prefloop.stats.pair_accuracy import pair_accuracy
+from prefloop.study import Done, Stage
+from prefloop.study_report import judged_rewards
 from tests.helpers import assert_close
-from tests.methods.toy import WORLD, history, run_rrhf, shorter_than_the_last_step, table, toy
+from tests.methods.toy import WORLD, history, run_reward, run_rrhf, shorter_than_the_last_step, table, toy
 
 
 def by_hand(policy: np.ndarray, groups) -> tuple[float, float]:
@@ -72,3 +77,35 @@ def test_tied_rankings_are_left_out_and_counted(tmp_path):
     summary = run_rrhf(tmp_path / "run", data=str(tmp_path / "some.jsonl"), epochs=1)
     full = run_rrhf(tmp_path / "all", epochs=1)
     assert 0 < full["rankings"] - summary["rankings"] <= 5
+
+
+def test_the_policy_it_makes_is_a_reward_model_of_the_same_accuracy_as_the_run_says(tmp_path):
+    """policy:FOLDER on the held-out rankings, and the file that the table of reward models is made of."""
+    summary = run_rrhf(tmp_path, epochs=1, held_out=0.4, seed=1)
+    groups = read_groups(toy() / "rankings.jsonl").records
+    _, held_out = split_by_prompt(groups, held_out=0.4, seed=1)
+    scorer = load_scorer(f"policy:{tmp_path / 'model'}")
+    flat = iter(scorer([g.prompt for g in held_out for _ in g.completions], [c for g in held_out for c in g.completions]))
+    scores = [[next(flat) for _ in group.completions] for group in held_out]
+    assert pair_accuracy(held_out, scores) == summary["pair_accuracy"]
+    per_prompt = read_per_prompt(tmp_path)
+    assert per_prompt is not None
+    assert_close(np.average(per_prompt["accuracy"], weights=per_prompt["pairs"]), summary["pair_accuracy"]["mean"])
+    lengths = {n: WORLD.lengths[n] for n in range(len(WORLD.texts))}
+    own = table(tmp_path / "model")
+    for group, row in zip(held_out[:20], scores, strict=False):
+        for completion, score in zip(group.completions, row, strict=True):
+            n = WORLD.texts.index(completion.text)
+            if lengths[n] < WORLD.n_steps:  # the exact table does not count an end that was no choice
+                assert_close(np.float32(score), own[WORLD.prompts.index(group.prompt), n] / lengths[n])
+
+
+def test_a_study_shows_it_beside_reward_models(tmp_path):
+    run_rrhf(tmp_path / "seed-0" / "rrhf", epochs=1, held_out=0.4, seed=1)
+    run_reward(tmp_path / "seed-0" / "reward", held_out=0.4, seed=1)
+    done = [
+        Done(Stage(name, name, 0, name, {}, tmp_path / "seed-0" / name, "key"), 0.0, False, {}) for name in ("reward", "rrhf")
+    ]
+    told = judged_rewards(done)
+    assert [row["name"] for row in told["rows"]] == ["reward", "rrhf"]
+    assert ("reward", "rrhf") in {(pair["a"], pair["b"]) for pair in told["paired"]}

@@ -17,12 +17,12 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from prefloop.config import Options
 from prefloop.data.write import write_demonstrations, write_groups, write_prompts
-from prefloop.methods import dpo, ppo, reinforce, relearn, reward, rrhf, sft
+from prefloop.methods import dpo, kto, ppo, reinforce, relearn, reward, rrhf, rules, sft
 from prefloop.models.encode import Encoder
 from prefloop.models.heads import policy_logprobs
 from prefloop.models.load import load_policy, save_model
 from prefloop.models.tokenizer import new_llama
-from prefloop.records import Completion, Group, Prompt
+from prefloop.records import Completion, Group, Prompt, Rating
 from prefloop.world.toy import TOKENS, ToyAnnotator, ToyWorld
 
 WORLD = ToyWorld()
@@ -81,7 +81,30 @@ def write_toy(folder: Path, *, seed: int = 0, n: int = 400) -> Path:
     groups = WORLD.groups(WORLD.demonstration_logprobs, n // 2, k=4, seed=seed)
     write_groups(folder / "rankings.jsonl", WORLD.annotated(groups, [ToyAnnotator()], seed=seed))
     write_groups(folder / "samples.jsonl", ten_answers_each(seed))
+    (folder / "rules.yaml").write_text('bangs: {text: "!", weight: 1.0}\nsees: {text: c, weight: 2.0}\n')
+    write_groups(folder / "ratings.jsonl", rated(groups))
     return folder
+
+
+def breaks(rule: str, text: str) -> bool:
+    """The truth of two rules: no "!" in an answer, and no c."""
+    return {"bangs": "!", "sees": "c"}[rule] in text.split()
+
+
+def rated(groups: Sequence[Group]) -> list[Group]:
+    """Each answer rated by both rules, truly."""
+    return [
+        Group(
+            prompt=group.prompt,
+            completions=group.completions,
+            ratings=tuple(
+                Rating(completion_id=c.id, question=rule, scale=(0, 1), value=float(breaks(rule, c.text)), annotator="ada")
+                for c in group.completions
+                for rule in ("bangs", "sees")
+            ),
+        )
+        for group in groups
+    ]
 
 
 def ten_answers_each(seed: int) -> list[Group]:
@@ -130,8 +153,16 @@ def run_dpo(out: Path, *, folder: Path | None = None, resume: bool = False, **se
     return dpo.main(dpo.DPOConfig.of(**preference_settings(folder or toy(), **settings)), options(out, resume))
 
 
+def run_kto(out: Path, *, folder: Path | None = None, resume: bool = False, **settings: Any) -> dict[str, Any]:
+    return kto.main(kto.KTOConfig.of(**preference_settings(folder or toy(), **settings)), options(out, resume))
+
+
 def run_rrhf(out: Path, *, folder: Path | None = None, resume: bool = False, **settings: Any) -> dict[str, Any]:
     return rrhf.main(rrhf.RRHFConfig.of(**preference_settings(folder or toy(), **settings)), options(out, resume))
+
+
+def run_rules(out: Path, *, folder: Path | None = None, resume: bool = False, **settings: Any) -> dict[str, Any]:
+    return rules.main(rules.RulesConfig.of(**rules_settings(folder or toy(), **settings)), options(out, resume))
 
 
 def run_reinforce(out: Path, *, folder: Path | None = None, resume: bool = False, **settings: Any) -> dict[str, Any]:
@@ -165,6 +196,11 @@ def ppo_settings(folder: Path, **settings: Any) -> dict[str, Any]:
 
 def preference_settings(folder: Path, **settings: Any) -> dict[str, Any]:
     own = {"model": folder / "sft" / "model", "data": folder / "rankings.jsonl", "held_out": 0}
+    return plain({**own, **settings})
+
+
+def rules_settings(folder: Path, **settings: Any) -> dict[str, Any]:
+    own = {"model": folder / "sft" / "model", "rules": folder / "rules.yaml", "data": folder / "ratings.jsonl", "held_out": 0}
     return plain({**own, **settings})
 
 

@@ -369,6 +369,13 @@ def test_an_adapter_on_an_adapter_keeps_both(policies, tmp_path):
     assert_close(load_policy(folder)(TOKENS).logits, expected)
 
 
+def test_all_weights_of_a_model_read_from_an_adapter_folder_can_learn(policies, tmp_path):
+    folder = save_model(
+        with_adapter(load_policy(policies["llama"]), rank=2, alpha=4, seed=0), tokenizer(), tmp_path / "a", card={}
+    )
+    assert all(parameter.requires_grad for parameter in load_policy(folder).parameters())
+
+
 def test_only_the_adapter_learns(policies):
     adapted = with_adapter(load_policy(policies["llama"]), rank=2, alpha=4, seed=0)
     wanted = torch.ones_like(TOKENS, dtype=torch.bool)

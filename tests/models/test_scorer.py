@@ -307,3 +307,60 @@ def test_a_model_in_memory_that_gives_no_number_is_named_too(folders):
         broken_model.score.weight.fill_(torch.nan)
     with pytest.raises(RunError, match=r"the reward model gave 6 of 6 completions no finite number"):
         reward_scorer(broken_model, encoder())(PROMPTS, COMPLETIONS)
+
+
+# ------------------------------------------------------------------------------------------------ policies, sums
+
+
+def test_a_policy_scores_the_log_probability_per_token_of_the_answer_its_end_included(folders):
+    """Whatever stands beside it, and whether answers of a prompt are neighbours or not."""
+    folder = folders[0].parent / "policy"
+    model, encode = policy(), encoder()
+    expected = []
+    for prompt, text in zip(PROMPTS, TEXTS, strict=True):
+        ids, answer = encode.prompt_ids(prompt), encode.completion_ids(text)
+        with torch.no_grad():
+            said = model(input_ids=torch.tensor([ids + answer])).logits.log_softmax(-1)[0]
+        expected.append(sum(float(said[len(ids) + t - 1, token]) for t, token in enumerate(answer)) / len(answer))
+    scorer = load_scorer(f"policy:{folder}", template="chat")
+    assert_close(scorer(PROMPTS, COMPLETIONS), expected)
+    assert_close(scorer(PROMPTS[::-1], COMPLETIONS[::-1]), expected[::-1])
+    twice = [*PROMPTS, *PROMPTS[:2]], [*COMPLETIONS, *COMPLETIONS[:2]]
+    assert_close(scorer(*twice), expected + expected[:2])
+    beside = [PROMPTS[1]] * 3, [COMPLETIONS[1], Completion.of(PROMPTS[1], "a"), COMPLETIONS[1]]
+    assert_close([scorer(*beside)[i] for i in (0, 2)], [expected[1]] * 2)
+    assert scorer([], []) == []
+
+
+@pytest.mark.parametrize(
+    ("spec", "weights"),
+    [
+        ("0.7*{a} + 0.3*python:tests.evaluate.scorers:words", (0.7, 0.3)),
+        ("{a} + python:tests.evaluate.scorers:words", (1.0, 1.0)),
+        ("2*{a} + -.5*python:tests.evaluate.scorers:words", (2.0, -0.5)),
+        ("  1e-1 * {a}  +  python:tests.evaluate.scorers:words ", (0.1, 1.0)),
+        ("3*{a}", (3.0, 0.0)),
+    ],
+)
+def test_several_rewards_are_their_weighted_sum(folders, spec, weights):
+    a = load_scorer(str(folders[0]))(PROMPTS, COMPLETIONS)
+    words = [float(len(text.split())) for text in TEXTS]
+    expected = [weights[0] * x + weights[1] * y for x, y in zip(a, words, strict=True)]
+    assert_close(load_scorer(spec.format(a=folders[0]))(PROMPTS, COMPLETIONS), expected)
+
+
+def test_a_term_of_a_sum_may_be_an_ensemble(folders):
+    one, two = (load_scorer(str(folder))(PROMPTS, COMPLETIONS) for folder in folders)
+    both = load_scorer(f"{folders[0]},{folders[1]} + 0.5*{folders[0]}")(PROMPTS, COMPLETIONS)
+    assert_close(both, [(x + y) / 2 + x / 2 for x, y in zip(one, two, strict=True)])
+
+
+@pytest.mark.parametrize("spec", ["0.5*", "0.5* + a", "a +  + b", "2*a + "])
+def test_a_term_without_a_scorer_is_refused(spec):
+    with pytest.raises(ConfigError, match=r"has a term without a scorer(.|\n)*WEIGHT\*SCORER"):
+        load_scorer(spec)
+
+
+def test_a_term_that_scores_no_number_is_named(folders):
+    with pytest.raises(RunError, match=r"python:tests.evaluate.scorers:nothing gave 6 of 6 completions no finite number"):
+        load_scorer(f"{folders[0]} + 0*python:tests.evaluate.scorers:nothing")(PROMPTS, COMPLETIONS)

@@ -1,7 +1,8 @@
 """RRHF, and the flaws of the code released with it: each has a test that the released behaviour would fail.
 
 Flaws 1 to 4 are about the loss. 5 and 7 are about text, which the loss never sees: there the rows that every method trains on are
-looked at. 6, a temperature that has no effect on sampling, is held by tests/models/test_sampling.py.
+looked at; that a scorer reads text with its own tokenizer and end is held by tests/models/test_scorer.py. 6, a temperature and a flag for
+diverse beams that have no effect, is held by tests/methods/test_candidates.py.
 """
 
 import inspect
@@ -220,3 +221,23 @@ def test_7_a_long_query_leaves_the_response_as_it_is():
     assert batch.prompt_length[1] > 4 * batch.prompt_length[0]
     assert batch.completion_length[0].tolist() == batch.completion_length[1].tolist()
     assert batch.completion[0].equal(batch.completion[1])
+
+
+# --------------------------------------------------------------------------------------- which of the two terms leads
+
+
+def test_the_ranking_moves_likelihood_per_token_from_worse_answers_to_better_ones_and_adds_none():
+    """In p the slope of the hinge is, for each answer, its wrong pairs as the worse one less those as the better one: sum 0.
+
+    In log-probabilities it is that over the length, and the imitation is -1 over the length of the best, or -1 as a sum.
+    """
+    mean, length, tier = [-1.0, -4.0, -2.0, -3.0], [2, 5, 4, 3], [3, 0, 2, 1]  # every pair of the six is in the wrong order
+    wrong = [sum(mean[i] > mean[j] for j in range(4) if tier[j] < tier[i]) for i in range(4)]
+    missed = [sum(mean[j] > mean[i] for j in range(4) if tier[j] > tier[i]) for i in range(4)]
+    assert (wrong, missed) == ([3, 0, 2, 1], [0, 3, 1, 2])
+    hinge = [(w - m) / n for w, m, n in zip(wrong, missed, length, strict=True)]
+    assert_close(sum(h * n for h, n in zip(hinge, length, strict=True)), 0.0)
+    best = [0.0, -1.0, 0.0, 0.0]
+    prompt = one_prompt(mean, length, tier)
+    assert_close(slope(rrhf_loss, *prompt), [[h + b / 5 for h, b in zip(hinge, best, strict=True)]])
+    assert_close(slope(rrhf_loss_with_summed_imitation, *prompt), [[h + b for h, b in zip(hinge, best, strict=True)]])

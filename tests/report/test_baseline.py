@@ -106,7 +106,7 @@ def test_skills_are_told_against_the_baseline_where_there_is_no_ptx_to_compare()
 def test_best_of_n_may_have_another_name():
     rows = [row("base", 0.25, 0.0, 60.0), row("bo8", 0.75, 1.84, 61.0), row("dpo", 1.25, 2.5, 64.0)]
     data = stories(chooser="bo8", rows=rows, paired=[pair("bo8", "base", 0.5), pair("dpo", "base", 1.0)])
-    assert headline(data, EN).text == "Yes: better answers than the base model, from dpo."
+    assert headline(data, EN).text == "Yes: better answers than the base model, from DPO."
     assert "≤ 1.84" in first_screen(render(data)) and "≤ 2.50" not in first_screen(render(data))
 
 
@@ -129,7 +129,7 @@ def test_points_of_a_sweep_are_compared_with_the_baseline_of_their_own_point():
         ),
         (
             {"rows": [{"name": "base", "kl": 0.0}, {"name": "dpo", "kl": 1.0, "proxy": 2.0}], "paired": [pair("dpo", "base", 1.0, 0.25, "proxy")]},
-            "Not judged: gold reward was not measured, so nothing here says whether the answers of dpo are better than those of the base model.",
+            "Not judged: gold reward was not measured, so nothing here says whether the answers of DPO are better than those of the base model.",
         ),
     ],
 )  # fmt: skip

@@ -7,8 +7,12 @@ from prefloop.records import Ranking
 from prefloop.stats.agreement import (
     Agreement,
     agreement_interval,
+    agreement_of,
     annotator_agreement,
+    chance_of,
+    marks,
     pair_agreement,
+    pair_signs,
     ranking_agreement,
     total,
 )
@@ -120,3 +124,45 @@ def test_annotators_who_err_one_time_in_four_agree_as_often_as_arithmetic_says()
     ]
     truth = 0.75**2 + 0.25**2
     assert abs(agreement_interval(given, n_boot=100).mean - truth) < 4 * math.sqrt(truth * (1 - truth) / 800)
+
+
+# --- several people's places ------------------------------------------------------------------------------------------------
+
+TABLES = [  # a judgment a row, an answer a column; 0 is the best place
+    [[0, 1, 2], [0, 1, 1], [1, 0, 2]],
+    [[0, 1], [0, 0]],
+    [[0, math.nan], [1, 0]],  # the first of these did not place the second answer: nothing to compare
+]
+
+
+def test_marks_are_counted_over_pairs_of_answers_and_of_people():
+    # first item, pairs 01 02 12: people 1 and 2 agree, agree, tie of one; 1 and 3 differ, agree, agree; 2 and 3 differ, agree, tie
+    assert_close(marks(pair_signs(TABLES[0]), "half"), [5 + 0.5 + 0.5, 9])
+    assert_close(marks(pair_signs(TABLES[0]), "drop"), [5, 7])
+    assert_close(marks(pair_signs(TABLES[0]), "strict"), [5, 9])
+
+
+def test_an_item_counts_once_or_by_its_pairs():
+    assert_close(agreement_of(TABLES, ties="half", mean="items", n_boot=20).value, (6 / 9 + 0.5) / 2)
+    assert_close(agreement_of(TABLES, ties="half", mean="pairs", n_boot=20).value, (6 + 0.5) / (9 + 1))
+    assert agreement_of(TABLES, ties="drop", n_boot=20).n == 1
+    assert "two people" in agreement_of(TABLES[2:], n_boot=20).reason
+
+
+def test_it_is_the_share_that_rankings_give():
+    given = [
+        ranking("a b c", "ada"),
+        ranking("b a c", "bob"),
+        ranking("a b", "ada", prompt="q"),
+        ranking("a b", "bob", prompt="q"),
+    ]
+    tables = [[[0, 1, 2], [1, 0, 2]], [[0, 1], [0, 1]]]
+    assert_close(agreement_of(tables, ties="drop", n_boot=20).value, agreement_interval(given, n_boot=20).mean)
+
+
+def test_coins_agree_as_often_as_chance_says():
+    rng = np.random.default_rng(0)
+    tables = [rng.integers(0, 3, (4, 2)).astype(float) for _ in range(800)]  # a third of the pairs are ties
+    for ties in ("drop", "half", "strict"):
+        assert abs(agreement_of(tables, ties=ties, mean="pairs", n_boot=2).value - chance_of(tables, ties)) < 0.03
+    assert_close(chance_of([[[0, 0], [0, 1]]], "strict"), 0.5**2 + 0.5**2 / 2)

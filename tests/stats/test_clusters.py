@@ -11,6 +11,7 @@ from prefloop.stats.clusters import (
     bidirectional,
     clusters,
     looked_up,
+    mistaken,
     nearer_than,
     same_words,
     uncontradicted,
@@ -177,3 +178,15 @@ def test_near_enough_is_a_cosine_of_at_least_the_threshold():
     assert not nearer_than(vectors, 0.71)("east", "north-east")
     assert nearer_than(vectors, 1.0)("north", "north")  # at least, not above
     assert not are_same("nowhere", "nowhere")
+
+
+def test_a_relation_errs_about_its_share_of_pairs_and_whoever_is_asked_first_and_every_time():
+    texts = [str(n) for n in range(60)]
+    pairs = [(a, b) for a in texts for b in texts if a < b]  # 1770
+    same_length = lambda first, second: len(first) == len(second)  # noqa: E731
+    wrong = mistaken(same_length, 0.2, seed=3)
+    errs = [wrong(*pair) != same_length(*pair) for pair in pairs]
+    assert 0.16 < np.mean(errs) < 0.24, "the standard deviation of the share is 0.0095"
+    assert [wrong(b, a) for a, b in pairs] == [wrong(*pair) for pair in pairs]
+    assert [mistaken(same_length, 0.2, seed=4)(*pair) for pair in pairs] != [wrong(*pair) for pair in pairs]
+    assert mistaken(same_length, 0.0, seed=3) is same_length

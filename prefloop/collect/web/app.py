@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 from prefloop import __version__
 from prefloop.collect.database import Closed
 from prefloop.collect.refusals import Refused
-from prefloop.collect.web import manage, people, transfer, work
+from prefloop.collect.web import chat, manage, media, pages, people, quality, review, transfer, work
 from prefloop.collect.web.service import Service, service_of
 from prefloop.errors import PrefloopError
 
@@ -30,7 +30,7 @@ HEADERS = {
     "content-security-policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; media-src 'self' blob:; font-src 'self'; "
         "connect-src 'self'; frame-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'; "
-        "require-trusted-types-for 'script'"
+        "require-trusted-types-for 'script'; trusted-types prefloop"
     ),
 }
 
@@ -39,8 +39,20 @@ def create_app(service: Service) -> FastAPI:
     """The service as an ASGI application."""
     app = FastAPI(title="prefloop collect", version=__version__, openapi_url=f"{API}/openapi.json", docs_url=None, redoc_url=None)
     app.state.service = service
-    for router in (people.router, manage.router, work.router, transfer.router):
+    app.state.panels = quality.Panels()
+    for router in (
+        people.router,
+        manage.router,
+        work.router,
+        transfer.router,
+        quality.router,
+        review.router,
+        chat.router,
+        media.router,
+        pages.api,
+    ):
         app.include_router(router, prefix=API)
+    app.include_router(pages.router)
     app.add_api_route("/health/live", live, include_in_schema=False)
     app.add_api_route("/health/ready", ready, include_in_schema=False)
     app.add_exception_handler(PrefloopError, refusal)
@@ -113,7 +125,7 @@ class Guard:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        is_import = scope["path"].endswith("/items:import")  # which goes to a file, with a limit of its own
+        is_import = scope["path"].endswith(("/items:import", "/assets"))  # which go to a file, with a limit of their own
         n_read = 0
 
         async def limited() -> Message:

@@ -6,9 +6,9 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Request
 from sqlalchemy import Connection, func, select, update
 
-from prefloop.collect import accounts, items, projects
+from prefloop.collect import accounts, items, projects, queue
 from prefloop.collect.accounts import Principal
-from prefloop.collect.identity import pseudonym
+from prefloop.collect.identity import as_json, pseudonym
 from prefloop.collect.refusals import Refused, not_found
 from prefloop.collect.schema import TaskSchema, read_schema, template, template_names
 from prefloop.collect.tables import app_user, event, item, item_body, judgment, member, project, report, slot, tally, task_schema
@@ -37,9 +37,14 @@ def list_projects(request: Request, who: Anyone) -> list[dict[str, Any]]:
         wanted = select(*columns).order_by(project.c.slug)
         if not who.is_owner:
             wanted = wanted.join(member, member.c.project_id == project.c.id).where(member.c.user_id == who.user_id)
-        return [row._asdict() for row in connection.execute(wanted)]
+        return [{**row._asdict(), "live": is_live(connection, row.id)} for row in connection.execute(wanted)]
 
     return service_of(request).read(look)
+
+
+def is_live(connection: Connection, project_id: str) -> bool:
+    """Whether its people chat, instead of judging what was imported."""
+    return queue.current_schema(connection, project_id)[1].live
 
 
 @router.post("/projects", status_code=201)
@@ -175,27 +180,52 @@ def new_schema(request: Request, body: shapes.Yaml, here: Manager) -> dict[str, 
 
 
 @router.get("/projects/{project}/items")
-def list_items(request: Request, here: Reader, cursor: str = "", status: str = "") -> dict[str, Any]:
-    """Items in pages, without their bodies."""
+def list_items(request: Request, here: Reader, cursor: str = "", status: str = "", kind: str = "", q: str = "") -> dict[str, Any]:
+    """Items in pages with the beginning of their prompts; ``q`` is looked for in prompts, word for word."""
 
     def look(connection: Connection) -> dict[str, Any]:
         columns = (
             item.c.id,
             item.c.ext_id,
             item.c.prompt_id,
+            item.c.kind,
             item.c.status,
             item.c.priority,
             item.c.n_slots,
             item.c.n_done,
             item.c.n_surplus,
         )
-        wanted = select(*columns).where(item.c.project_id == here.project.id, item.c.id > cursor).order_by(item.c.id).limit(PAGE)
-        if status:
-            wanted = wanted.where(item.c.status == status)
+        joined = item.join(item_body, item_body.c.item_id == item.c.id)
+        wanted = select(*columns, item_body.c.prompt_json).select_from(joined).order_by(item.c.id).limit(PAGE)
+        wanted = wanted.where(item.c.project_id == here.project.id, item.c.id > cursor)
+        for column, value in ((item.c.status, status), (item.c.kind, kind)):
+            wanted = wanted.where(column == value) if value else wanted
+        if q:
+            wanted = wanted.where(item_body.c.prompt_json.icontains(as_json(q)[1:-1], autoescape=True))
         rows = connection.execute(wanted).all()
-        return {"items": [row._asdict() for row in rows], "cursor": rows[-1].id if len(rows) == PAGE else None}
+        return {"items": [listed(row) for row in rows], "cursor": rows[-1].id if len(rows) == PAGE else None}
 
     return service_of(request).read(look)
+
+
+def listed(row: Any) -> dict[str, Any]:
+    found = row._asdict()
+    found["prompt"] = json.loads(found.pop("prompt_json"))["messages"][-1]["content"][:200]
+    return found
+
+
+@router.post("/projects/{project}/items:bulk")
+def change_items(request: Request, body: shapes.ItemsChange, here: Manager) -> dict[str, Any]:
+    """The same change to several items; how many were changed. Ids of other projects are passed over."""
+
+    def change(connection: Connection) -> int:
+        known = select(item.c.id).where(item.c.project_id == here.project.id, item.c.id.in_(body.ids)).order_by(item.c.id)
+        ids = list(connection.scalars(known))
+        for identity in ids:
+            change_one(connection, identity, body)
+        return len(ids)
+
+    return {"changed": service_of(request).database.write(change)}
 
 
 @router.get("/items/{identity}")
@@ -239,15 +269,16 @@ def change_item(
 ) -> None:
     """Hold or free an item, put it first, want more or fewer judgments of it."""
 
-    def change(connection: Connection) -> None:
-        if body.overlap is not None:
-            items.set_overlap(connection, identity, body.overlap)
-        if body.priority is not None:
-            items.set_priority(connection, identity, body.priority)
-        if body.status is not None:
-            items.set_status(connection, identity, body.status)
+    service_of(request).database.write(lambda connection: change_one(connection, identity, body))
 
-    service_of(request).database.write(change)
+
+def change_one(connection: Connection, identity: str, body: shapes.ItemChange) -> None:
+    if body.overlap is not None:
+        items.set_overlap(connection, identity, body.overlap)
+    if body.priority is not None:
+        items.set_priority(connection, identity, body.priority)
+    if body.status is not None:
+        items.set_status(connection, identity, body.status)
 
 
 # --- reports, counts, what happened -----------------------------------------------------------------------------------------

@@ -8,9 +8,11 @@ from typing import Any
 
 from fastapi import Request
 
+from prefloop.collect.backends import config_in
 from prefloop.collect.database import Database
 from prefloop.collect.jobs import Jobs
 from prefloop.collect.refusals import Refused
+from prefloop.collect.talk import Talk
 
 RATE, BURST = 20.0, 60.0  # changes a person may make: a second, and at once
 LOGIN_RATE, LOGIN_BURST = 0.5, 20.0  # attempts to log in from one address
@@ -46,6 +48,7 @@ class Service:
         self.database = database
         self.folder = folder
         self.jobs = Jobs(database, folder)
+        self.talk = Talk(database, config_in(folder))
         self.changes = Limiter(rate, burst)
         self.logins = Limiter(LOGIN_RATE, LOGIN_BURST)
 

@@ -102,6 +102,10 @@ class ItemChange(Body):
     overlap: int | None = None
 
 
+class ItemsChange(ItemChange):
+    ids: list[Line] = Field(min_length=1, max_length=200)
+
+
 class Next(Body):
     beside: list[Line] = Field([], max_length=10)
 
@@ -128,3 +132,38 @@ class ReportChange(Body):
 class NewExport(Body):
     format: Line = "kway"
     settings: dict[str, Any] = {}
+
+
+class QualityChange(Body):
+    """Of quality_settings.QualityConfig; what is left out stays."""
+
+    overlap_max: int | None = None
+    confidence: float | None = None
+    gold_rate: float | None = None
+    repeat_rate: float | None = None
+    gold_pass: float | None = None
+    review_below: float | None = None
+    seconds: float | None = None
+    seconds_per_100: float | None = None
+
+
+class Gold(Body):
+    expected: dict[str, Any]
+
+
+class Checks(Body):
+    n: int = Field(10, ge=1, le=500)
+
+
+class Verdict(Body):
+    verdict: Line
+    comment: Words = ""
+
+
+class Decision(Body):
+    """``answers`` are under letters, a for the first completion the item lists."""
+
+    method: Line
+    judgment: Line = ""
+    answers: dict[str, Any] | None = None
+    comment: Words = ""

@@ -16,7 +16,7 @@ from prefloop.collect import accounts, projects
 from prefloop.collect.access import Standing
 from prefloop.collect.accounts import Principal
 from prefloop.collect.refusals import Refused, not_found
-from prefloop.collect.tables import item, job, report
+from prefloop.collect.tables import item, job, judgment, report
 from prefloop.collect.web.service import service_of
 
 SAFE = ("GET", "HEAD", "OPTIONS")
@@ -114,8 +114,8 @@ def in_project(right: str) -> Callable[..., Here]:
 
 
 def in_project_of(right: str, kind: str) -> Callable[..., Here]:
-    """For routes about an item, a job or a report: the project is the one it belongs to."""
-    table = {"item": item, "job": job, "report": report}[kind]
+    """For routes about an item, a judgment, a job or a report: the project is the one it belongs to."""
+    table = {"item": item, "job": job, "report": report, "judgment": judgment}[kind]
 
     def check(request: Request, identity: str, who: Anyone) -> Here:
         def look(connection: Connection) -> Here:

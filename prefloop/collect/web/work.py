@@ -5,13 +5,15 @@ has letters.
 """
 
 import json
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Request, Response
 from sqlalchemy import Connection, and_, or_, select
 
-from prefloop.collect import answers, queue, turns
+from prefloop.collect import answers, media, queue, reviews, turns
 from prefloop.collect.accounts import Principal
+from prefloop.collect.identity import now_ms
 from prefloop.collect.rank_string import LETTERS
 from prefloop.collect.refusals import Refused, not_found
 from prefloop.collect.schema import TaskSchema, schema_of
@@ -67,6 +69,7 @@ def screen(connection: Connection, turn: queue.Turn) -> dict[str, Any]:
     order = json.loads(mine.shown_json)
     content = {completion["id"]: completion["content"] for completion in json.loads(turn.completions_json)}
     prompt = json.loads(turn.prompt_json)
+    shown = partial(media.on_screen, secret=turn.secret, user_id=mine.user_id, now=now_ms())
     return {
         "assignment": mine.id,
         "project": turn.project,
@@ -76,10 +79,11 @@ def screen(connection: Connection, turn: queue.Turn) -> dict[str, Any]:
         "schema": schema.model_dump(mode="json"),
         "prompt": {"messages": prompt["messages"], "tags": sorted(asked_tags(schema) & set(prompt["tags"]))},
         "completions": [
-            {"id": letter, "content": content[completion]} for letter, completion in zip(LETTERS, order, strict=False)
+            {"id": letter, "content": shown(content[completion])} for letter, completion in zip(LETTERS, order, strict=False)
         ],
         "draft": {"rev": turn.draft.rev, "body": json.loads(turn.draft.body_json)} if turn.draft else None,
         "answers": said_before(connection, turn, order),
+        "returned": reviews.returned(connection, mine.id) if mine.state == "recalled" else None,
     }
 
 

@@ -1,0 +1,94 @@
+// Answers that are files. All pictures of a screen zoom and move together, so that the same spot is compared; holding V shows the
+// other picture in the same place. Of sounds and clips one plays at a time, and the next begins where the last one was.
+import { announce, el, t } from "./base.js";
+
+const MOST = 12;
+const STEP = 1.25;
+const clamp = (value, low, high) => Math.min(high, Math.max(low, value));
+
+/* gallery().show(content, name) is the element of one answer; a gallery is what stands on a screen together. */
+export function gallery() {
+  const frames = [];
+  const players = [];
+  let view = { scale: 1, x: 0, y: 0 }; // x and y as shares of the frame, so that frames of any size show the same spot
+  let at = 0; // seconds, of whatever played last
+
+  const draw = () => frames.forEach(({ frame, image }) => {
+    image.style.transform = view.scale === 1 ? "" : `translate(${view.x * frame.clientWidth}px, ${view.y * frame.clientHeight}px) scale(${view.scale})`;
+    frame.classList.toggle("is-zoomed", view.scale > 1);
+  });
+
+  /* Larger or smaller around a point of the frame, given as shares of it; never away from the picture. */
+  const zoom = (factor, px = 0.5, py = 0.5) => {
+    const scale = clamp(view.scale * factor, 1, MOST);
+    const moved = (from, share) => clamp(share - ((share - from) / view.scale) * scale, 1 - scale, 0);
+    view = { scale, x: moved(view.x, px), y: moved(view.y, py) };
+    draw();
+  };
+  const pan = (dx, dy) => {
+    view = { ...view, x: clamp(view.x + dx, 1 - view.scale, 0), y: clamp(view.y + dy, 1 - view.scale, 0) };
+    draw();
+  };
+  const whole = () => {
+    view = { scale: 1, x: 0, y: 0 };
+    draw();
+  };
+
+  function picture(content, name) {
+    const image = el("img", { src: content.src, alt: t("media.picture", { name }), draggable: "false", decoding: "async" });
+    const label = el("span", { class: "letter swapped", hidden: true });
+    const frame = el("div", { class: "picture", tabindex: "0", role: "group", "aria-label": t("media.picture", { name }), title: t("media.hint") }, image, label);
+    const one = { frame, image, name, src: content.src };
+    frames.push(one);
+    image.addEventListener("error", () => frame.replaceChildren(el("p", { class: "broken" }, t("media.broken"))));
+    const share = ({ clientX, clientY }) => {
+      const box = frame.getBoundingClientRect();
+      return [(clientX - box.left) / box.width, (clientY - box.top) / box.height];
+    };
+    frame.addEventListener("wheel", (event) => {
+      event.preventDefault();
+      zoom(event.deltaY < 0 ? STEP : 1 / STEP, ...share(event));
+    }, { passive: false });
+    frame.addEventListener("dblclick", (event) => (view.scale > 1 ? whole() : zoom(3, ...share(event))));
+    frame.addEventListener("pointerdown", (event) => view.scale > 1 && frame.setPointerCapture(event.pointerId));
+    frame.addEventListener("pointermove", (event) => frame.hasPointerCapture(event.pointerId) && pan(event.movementX / frame.clientWidth, event.movementY / frame.clientHeight));
+    frame.addEventListener("keydown", (event) => {
+      const act = { "+": () => zoom(STEP), "=": () => zoom(STEP), "-": () => zoom(1 / STEP), 0: whole, v: () => swap(one, true) }[event.key];
+      const move = view.scale > 1 && { ArrowLeft: [0.1, 0], ArrowRight: [-0.1, 0], ArrowUp: [0, 0.1], ArrowDown: [0, -0.1] }[event.key];
+      if ((!act && !move) || event.ctrlKey || event.metaKey || event.altKey) return;
+      event.preventDefault();
+      event.stopPropagation(); // these keys mean something else elsewhere on the page
+      if (!event.repeat || event.key !== "v") act ? act() : pan(...move);
+    });
+    frame.addEventListener("keyup", ({ key }) => key === "v" && swap(one, false));
+    frame.addEventListener("blur", () => swap(one, false));
+    return frame;
+  }
+
+  /* The next picture in the place of this one, for as long as the key is held. */
+  function swap(one, isOn) {
+    const other = frames[(frames.indexOf(one) + 1) % frames.length];
+    one.image.src = isOn ? other.src : one.src;
+    const label = one.frame.querySelector(".swapped");
+    if (!label) return;
+    label.hidden = !isOn;
+    label.textContent = other.name;
+    if (isOn) announce(t("media.picture", { name: other.name }));
+  }
+
+  function player(content, name) {
+    const made = el(content.type, { src: content.src, controls: true, preload: "metadata", "aria-label": t(`media.${content.type}`, { name }) });
+    players.push(made);
+    made.addEventListener("play", () => {
+      players.forEach((other) => other !== made && other.pause());
+      if (at < (made.duration || 0)) made.currentTime = at;
+    });
+    made.addEventListener("timeupdate", () => !made.paused && (at = made.currentTime));
+    made.addEventListener("seeked", () => (at = made.currentTime));
+    made.addEventListener("ended", () => (at = 0));
+    made.addEventListener("error", () => made.replaceWith(el("p", { class: "broken" }, t("media.broken"))));
+    return made;
+  }
+
+  return { show: (content, name) => (content.type === "image" ? picture : player)(content, name) };
+}
