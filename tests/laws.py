@@ -164,7 +164,7 @@ def no_argument_is_dead(example: Example) -> None:
 def changed(argument: Tensor) -> Tensor:
     if argument.dtype == torch.bool:
         only_first = torch.zeros_like(argument)
-        only_first[0, 0] = True
+        only_first.view(-1)[0] = True
         return argument ^ only_first
     if argument.is_floating_point():
         return argument * (1 + 0.5 * torch.rand(argument.shape, generator=generator(), dtype=argument.dtype))

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from prefloop.errors import ConfigError
 from prefloop.models.adapters import is_adapted
-from prefloop.models.heads import head_is_plain, hidden_states, output_head, policy_logprobs, unwrapped
+from prefloop.models.heads import head_is_plain, hidden_states, output_head, policy_logprobs, predictors, unwrapped
 from prefloop.models.load import load_reward, new_reward
 from prefloop.models.tokenizer import refuse_other_tokenizer
 from prefloop.ops.logprobs import logprobs_from_hidden
@@ -37,12 +37,13 @@ class Critic(nn.Module):
         return torch.cat([torch.zeros_like(value[:, :1]), value], 1)
 
     def logprobs_and_values(self, tokens: Tensor, wanted: Tensor, *, temperature: float) -> tuple[Tensor, Tensor]:
-        """Both from one pass over a shared trunk; from two where the logits are not the output head's alone."""
-        hidden = hidden_states(self.policy, tokens)
+        """Both of the wanted tokens, 0 elsewhere, from one pass over a shared trunk; from two where the logits are not the
+        output head's alone."""
+        hidden = hidden_states(self.policy, tokens, predictors(wanted))
+        values = self.values(hidden) * wanted
         if not head_is_plain(self.policy):
-            return policy_logprobs(self.policy, tokens, wanted, temperature=temperature), self.values(hidden)
-        logprobs = logprobs_from_hidden(output_head(self.policy), hidden, tokens, wanted, temperature=temperature)
-        return logprobs, self.values(hidden)
+            return policy_logprobs(self.policy, tokens, wanted, temperature=temperature), values
+        return logprobs_from_hidden(output_head(self.policy), hidden, tokens, wanted, temperature=temperature), values
 
     @torch.no_grad()
     def rescale(self, gain: float, bias: float) -> None:

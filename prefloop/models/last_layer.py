@@ -19,7 +19,7 @@ WORTH = 0.9  # the share of places up to which gathering and putting back pays
 
 def behind_attention(base: Any) -> list[nn.Module]:
     """The modules of the last layer that treat each token alone; none where the architecture is not known here."""
-    kind = base.config.model_type
+    kind = getattr(getattr(base, "config", None), "model_type", None)
     if kind in ("llama", "qwen2", "mistral"):
         return [base.layers[-1].self_attn.o_proj, base.layers[-1].mlp]
     if kind == "gpt2":
@@ -34,7 +34,7 @@ def reading_only(base: Any, read: Tensor | None) -> Iterator[None]:
     With gradient checkpointing, which calls a layer again when all this is over, everything is computed.
     """
     parts = behind_attention(base)
-    is_called_again = any(getattr(module, "gradient_checkpointing", False) for module in base.modules())
+    is_called_again = bool(parts) and any(getattr(module, "gradient_checkpointing", False) for module in base.modules())
     if read is None or is_called_again or float(read.double().mean()) > WORTH:
         parts = []
     with ExitStack() as stack:

@@ -8,6 +8,7 @@ import torch
 from prefloop.data.write import write_groups
 from prefloop.engine.randomness import generator
 from prefloop.methods import reward
+from prefloop.models import load
 from tests.helpers import assert_close
 from tests.methods.test_reward import group
 from tests.methods.toy import run_reward, saved
@@ -29,9 +30,7 @@ def test_members_that_learn_the_same_prompts_still_begin_with_heads_of_their_own
 
 
 def test_members_with_the_same_head_still_learn_other_prompts(tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        reward, "new_reward", lambda folder, *, seed, plain=reward.new_reward, **more: plain(folder, seed=0, **more)
-    )
+    monkeypatch.setattr(load, "new_reward", lambda folder, *, seed, plain=load.new_reward, **more: plain(folder, seed=0, **more))
     run_reward(tmp_path, members=2, batch=200, demonstrations="")
     assert saved(tmp_path, "model-0") != saved(tmp_path, "model-1")
 

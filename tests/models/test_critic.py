@@ -75,7 +75,7 @@ def test_one_pass_over_a_shared_trunk_gives_the_policys_logprobs_and_the_critics
     wanted[:, :3] = False
     logprobs, values = shared.logprobs_and_values(TOKENS, wanted, temperature=0.8)
     assert_close(logprobs, policy_logprobs(policy(), TOKENS, wanted, temperature=0.8))
-    assert_close(values, shared(TOKENS))
+    assert_close(values, shared(TOKENS) * wanted)
 
 
 def test_what_has_no_weights_or_another_tokenizer_makes_no_critic(folders):

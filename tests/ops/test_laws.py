@@ -24,6 +24,7 @@ from prefloop.ops.ranking import (
     ranking_loss_with_ties,
 )
 from prefloop.ops.rrhf import rrhf_loss, rrhf_loss_with_summed_imitation
+from prefloop.ops.rules import violation_loss
 from tests import laws
 from tests.laws import LAWS, Example
 
@@ -106,6 +107,11 @@ def views() -> dict[str, Tensor]:
     }
 
 
+def verdicts() -> dict[str, Tensor]:
+    is_broken = tensor([True, False, False, True])
+    return {"logit": numbers(18, 4), "is_broken": is_broken, "weight": critic()["weight"]}
+
+
 def similarities() -> dict[str, Tensor]:
     is_negative = tensor([[True, True, True], [True, True, False], [False, True, False], [False, False, False]])
     return {"joint": numbers(14, 4), "product": numbers(17, 4, 3), "is_negative": is_negative, "weight": critic()["weight"]}
@@ -137,6 +143,7 @@ EXAMPLES = [
     Example(grpo_loss, with_reference(), ("logprobs",), {"clip_low": 0.2, "clip_high": 0.28, "kl": 0.04}),
     Example(sequence_policy_loss, whole_answers(), ("logprobs",), {"clip_low": 0.2, "clip_high": 0.28}),
     Example(information_loss, critic(), ("joint", "product")),
+    Example(violation_loss, verdicts(), ("logit",)),
     Example(bottleneck_loss, views(), ("joint", "product", "distance")),
     Example(contrastive_loss, similarities(), ("joint", "product"), {"temperature": 0.5}),
 ]

@@ -102,7 +102,7 @@ def test_a_comparison_that_was_not_made_is_said_to_be_missing():
 
 def test_a_new_method_in_the_table_is_judged_like_the_others():
     rows = [row("sft", 0.0, 0.0, 20.0), row("dpo", 1.0, 1.0, 20.0)]
-    assert headline(study(rows=rows, paired=[pair("dpo", "sft", 1.0)]), EN).text.endswith("from dpo.")
+    assert headline(study(rows=rows, paired=[pair("dpo", "sft", 1.0)]), EN).text.endswith("from DPO.")
 
 
 def test_gold_that_peaks_and_falls_while_the_proxy_climbs_is_over_optimised():

@@ -52,7 +52,7 @@ def test_values_that_are_not_numbers_leave_a_gap_and_no_trace():
 
 
 def test_strangers_get_inks_of_their_own_in_order():
-    policies = ["sft", "dpo", "rrhf", "kto", "orpo"]
+    policies = ["sft", "simpo", "ipo", "kto", "orpo"]
     assert [ink_of(name, policies) for name in policies] == ["sft", "other_0", "other_1", "other_2", "other_0"]
     assert all(ink_of(name, policies) in INKS for name in policies)
 
