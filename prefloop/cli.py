@@ -350,14 +350,23 @@ def data_check(
 def data_convert(
     source: Annotated[str, typer.Argument(help="a file, folder or hub id")],
     target: Annotated[Path, typer.Argument(help="the file to write: .jsonl or .jsonl.gz")],
-    to: Annotated[str, typer.Option("--to", help="kway or trl")] = "kway",
+    settings: Settings = None,
+    to: Annotated[str, typer.Option("--to", help="kway, trl (preference pairs), demonstrations or prompts")] = "kway",
+    force: Annotated[bool, typer.Option("--force", help="replace a file that is there")] = False,
     debug: Debug = False,
 ) -> None:
-    """Any accepted format to kway lines, or to TRL's preference pairs."""
+    """Any accepted format to another, columns renamed by mapping.OURS=THEIRS."""
     with explained(debug):
+        from prefloop.config import load_config
+        from prefloop.data.check import ConvertConfig
         from prefloop.data.write import convert
+        from prefloop.errors import ConfigError
 
-        typer.echo(convert(source, target, to=to))
+        how = load_config(ConvertConfig, settings or [])
+        if target.exists() and not force:
+            raise ConfigError(f"{target} is there already\n  choose another name, or --force to replace it")
+        typer.echo(convert(source, target, to=to, format=how.format, mapping=how.mapping or None, split=how.split))
+        typer.echo(f"written to {target}")
 
 
 @world_app.command("prompts")

@@ -94,7 +94,7 @@ def load_config(cls: type[C], items: list[str]) -> C:
     files = [item for item in items if "=" not in item]
     if len(files) > 1:
         raise ConfigError(
-            f"one configuration file at a time, got {len(files)}: {', '.join(files)}\n  overrides are written key=value"
+            f"one configuration file at a time, got {len(files)}: {', '.join(files)}\n  overrides are written key=value, without spaces"
         )
     settings = read_yaml(Path(files[0])) if files else {}
     for item in items:
@@ -219,9 +219,13 @@ def explain(cls: type[Config], problem: Any) -> str:
     """One pydantic error as a line a person can act on."""
     path = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
+        *outer, last = (str(part) for part in problem["loc"])
         known = known_keys(cls, problem["loc"][:-1])
-        near = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(sorted(known))}"
+        deeper = [key for key in known_paths(cls) if key.endswith(f".{last}")]
+        near = deeper or [".".join([*outer, key]) for key in difflib.get_close_matches(last, known, n=1, cutoff=0.5)]
+        hint = (
+            f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join('.'.join([*outer, key]) for key in sorted(known))}"
+        )
         return f"unknown key {path!r}; {hint}"
     if problem["type"] == "missing":
         field = cls.model_fields.get(str(problem["loc"][0]))
@@ -230,6 +234,12 @@ def explain(cls: type[Config], problem: Any) -> str:
     if not path:
         return message
     return f"{path}: {message[0].lower() + message[1:]}, got {problem['input']!r}"
+
+
+def known_paths(cls: type[BaseModel]) -> list[str]:
+    """Every key inside a nested place, dotted."""
+    inner = {name: config_of(field) for name, field in cls.model_fields.items()}
+    return [f"{name}.{key}" for name, config in inner.items() if config for key in config.model_fields]
 
 
 def known_keys(cls: type[BaseModel], path: tuple[Any, ...]) -> list[str]:

@@ -43,6 +43,7 @@ def write_report(study: StudyConfig, done: list[Done], seconds: float, out: Path
     from prefloop.study_report import study_data, summarised
 
     print_stages(console, done)
+    seconds = max(seconds, sum(stage.seconds for stage in done))  # with what earlier starts took
     summary = summarised(study, done, seconds)
     write_json(out / SUMMARY, summary)
     if summary["rows"]:
@@ -57,7 +58,7 @@ def write_report(study: StudyConfig, done: list[Done], seconds: float, out: Path
 
 def print_stages(console: Console, done: list[Done]) -> None:
     for stage in done:
-        console.print(f"  {stage.stage.label:20} {'there already' if stage.was_skipped else minutes(stage.seconds)}")
+        console.print(f"  {stage.stage.label:20} {minutes(stage.seconds)}{', there already' if stage.was_skipped else ''}")
 
 
 def print_table(console: Console, summary: dict[str, Any]) -> None:

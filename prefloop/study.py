@@ -21,6 +21,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -405,18 +406,25 @@ def read_json(path: Path) -> dict[str, Any]:
 def run_stage(stage: Stage, config: Config, options: Options, announce: Callable[[str], None], where: str) -> Done:
     """Run one stage, going on with an interrupted one and replacing one with other inputs."""
     marker = stage.folder / "stage.json"
-    is_same = marker.is_file() and read_json(marker).get("key") == stage.key
+    before = read_json(marker) if marker.is_file() else {}
+    is_same = before.get("key") == stage.key
+    earlier = float(before.get("seconds", 0.0)) if is_same else 0.0  # of starts that were broken off
     if stage.folder.exists() and not is_same:
         if not stage.folder.is_dir() or (not marker.is_file() and any(stage.folder.iterdir())):
             raise ConfigError(f"{stage.folder} exists and no study made it; move it away or choose another --out")
         remove_folder(stage.folder)
     stage.folder.mkdir(parents=True, exist_ok=True)
-    write_marker(marker, {"key": stage.key, "done": False})
+    write_marker(marker, {"key": stage.key, "done": False, "seconds": earlier})
     announce(f"{where} {stage.label}" + (f", seed {stage.seed}" if stage.seed else ""))
     start = time.perf_counter()
     main = config_class(stage.command)[1]
-    summary = main(config, Options(out=stage.folder, resume=True, device=options.device))
-    seconds = time.perf_counter() - start
+    try:
+        summary = main(config, Options(out=stage.folder, resume=True, device=options.device))
+    except BaseException:
+        with suppress(Exception):  # a full disk has been told of already
+            write_marker(marker, {"key": stage.key, "done": False, "seconds": earlier + time.perf_counter() - start})
+        raise
+    seconds = earlier + time.perf_counter() - start
     write_marker(marker, {"key": stage.key, "done": True, "seconds": seconds})
     return Done(stage, seconds, False, summary)
 

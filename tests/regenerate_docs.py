@@ -24,6 +24,7 @@ SETTINGS = {name: place for name, place in COMMANDS.items() if name not in ("wor
     "world corpus": "prefloop.world.stages:CorpusConfig",
     "world annotate": COMMANDS["annotate"],
     "data check": "prefloop.data.check:CheckConfig",
+    "data convert": "prefloop.data.check:ConvertConfig",
     "collect export": "prefloop.collect.exports:ExportConfig",
 }
 

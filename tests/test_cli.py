@@ -285,3 +285,20 @@ def test_a_finished_run_says_so_and_stays_as_it_is(tmp_path):
         outcome = prefloop("sft", *settings, "--out", tmp_path / "out", "--device", "cpu", *resume)
         assert outcome.code == 0, outcome.err
     assert "is finished, there is nothing left to do" in outcome.err
+
+
+def test_a_file_is_converted_with_its_columns_renamed_and_never_over_another(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    row = {"question": "why?", "good": "because", "bad": "no"}
+    Path("theirs.jsonl").write_text(json.dumps(row) + "\n")
+    renamed = ("mapping.prompt=question", "mapping.chosen=good", "mapping.rejected=bad")
+    outcome = prefloop("data", "convert", "theirs.jsonl", "ours.jsonl", *renamed)
+    assert outcome.code == 0 and "written to ours.jsonl" in outcome.out
+    (group,) = read_groups("ours.jsonl").records
+    assert [completion.text for completion in group.completions] == ["because", "no"]
+    written = Path("ours.jsonl").read_bytes()
+    again = prefloop("data", "convert", "theirs.jsonl", "ours.jsonl", *renamed, "--to", "prompts")
+    assert again.code == 2 and "ours.jsonl is there already" in again.err
+    assert Path("ours.jsonl").read_bytes() == written
+    assert prefloop("data", "convert", "theirs.jsonl", "ours.jsonl", *renamed, "--to", "prompts", "--force").code == 0
+    assert Path("ours.jsonl").read_bytes() != written

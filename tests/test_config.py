@@ -96,8 +96,10 @@ def refusal(*items: str) -> str:
     ("item", "told"),
     [
         ("shar=1", "unknown key 'shar'; did you mean 'share'?"),
-        ("inner.lrr=1", "unknown key 'inner.lrr'; did you mean 'lr'?"),
-        ("maybe.stepss=1", "unknown key 'maybe.stepss'; did you mean 'steps'?"),
+        ("inner.lrr=1", "unknown key 'inner.lrr'; did you mean 'inner.lr'?"),
+        ("maybe.stepss=1", "unknown key 'maybe.stepss'; did you mean 'maybe.steps'?"),
+        ("lr=1", "unknown key 'lr'; did you mean 'inner.lr'?"),
+        ("inner.zzzz=1", "unknown key 'inner.zzzz'; known keys: inner."),
         ("zzzz=1", "unknown key 'zzzz'; known keys: inner, is_on, maybe, measure, n, name, share"),
         ("n=three", "n: input should be a valid integer, unable to parse string as an integer, got 'three'"),
         ("n=1.5", "n: input should be a valid integer, got a number with a fractional part, got 1.5"),

@@ -626,3 +626,14 @@ def test_the_study_of_relearning_starts_as_the_demo_does_and_its_arms_differ_in_
     assert changed("spg_random_reward", "spg_reward") == {"winner"}
     assert changed("both_reward", "spg_reward") == {"representation"}
     assert changed("uml_reward", "spg_reward") == {"representation", "pairs", "same"}
+
+
+def test_the_time_of_a_start_that_was_broken_off_counts(tmp_path, monkeypatch):
+    clock = iter([0.0, 5.0, 100.0, 102.0])
+    monkeypatch.setattr("prefloop.study.time.perf_counter", lambda: next(clock))
+    chain, marker = {"first": {**CHAIN["first"], "breaks": True}}, tmp_path / "seed-0" / "first" / "stage.json"
+    with pytest.raises(ConnectionError):
+        ran(tmp_path, chain)
+    assert json.loads(marker.read_text())["seconds"] == 5.0
+    ran(tmp_path, chain)
+    assert json.loads(marker.read_text())["seconds"] == 7.0

@@ -161,7 +161,7 @@ class DataReport:
 
 def few_units(report: DataReport) -> str:
     if 0 < report.n_units < FEW_UNITS:
-        return f"; only {report.n_units} that a split can part"
+        return f"; a split by prompt has only {report.n_units} parts to share out"
     return ""
 
 

@@ -151,12 +151,16 @@ def recognise(rows: Sequence[Row], *, want: str | None, where: str) -> str:
     return richest[0]
 
 
+IN_WORDS = {"groups": "rankings, pairs or several answers to a prompt"}
+CONVERTED = "columns of other names are renamed by: prefloop data convert FILE NEW.jsonl mapping.{}"
+
+
 def wrong_kind(name: str, want: str | None, columns: Mapping[str, Any], where: str) -> DataError:
     giving = [other for other, format in FORMATS.items() if format.gives in SERVED_BY[str(want)]]
     return DataError(
-        f"{where} is read as {name}, which gives {FORMATS[name].gives}; {want} are wanted here\n"
-        f"  formats that give {want}: {', '.join(giving)}\n"
-        f"  its columns: {', '.join(columns)}; a mapping {{our name: its column}} reads them as something else"
+        f"{where} is read as {name}, which gives {FORMATS[name].gives}; {IN_WORDS.get(str(want), want)} are wanted here\n"
+        f"  formats that give them: {', '.join(giving)}\n"
+        f"  its columns: {', '.join(columns)}; {CONVERTED.format('OURS=THEIRS')}"
     )
 
 
@@ -187,8 +191,8 @@ def unknown_columns(columns: Mapping[str, Any], where: str) -> DataError:
     hint = ""
     if nearness(FORMATS[nearest], columns)[0] > 0:
         gone = missing(FORMATS[nearest], columns)
-        mapping = ", ".join(f"{column}: {suggestion(FORMATS[nearest], column, columns) or 'ITS_COLUMN'}" for column in gone)
-        hint = f"  nearest is {nearest}, which needs {needs_of(nearest)}\n  say which column is which: mapping: {{{mapping}}}\n"
+        mapping = " mapping.".join(f"{column}={suggestion(FORMATS[nearest], column, columns) or 'ITS_COLUMN'}" for column in gone)
+        hint = f"  nearest is {nearest}, which needs {needs_of(nearest)}\n  {CONVERTED.format(mapping)}\n"
     known = f"  known formats and what they need:\n{known}"
     return DataError(f"{where} has columns of no known format: {found}\n{hint}{known}")
 

@@ -83,7 +83,8 @@ def sources(path_or_id: str | Path) -> list[Source]:
     neighbours = [neighbour.name for neighbour in path.parent.glob("*")] if path.parent.is_dir() else []
     near = difflib.get_close_matches(path.name, neighbours, n=1)
     hint = f"nearest in that folder: {path.parent / near[0]}" if near else "give a file, a folder, or a hub id like owner/name"
-    raise DataError(f"there is no data at {path_or_id}\n  {hint}")
+    here = "" if path.is_absolute() else f" (looked for in {Path.cwd()})"
+    raise DataError(f"there is no data at {path_or_id}{here}\n  {hint}")
 
 
 def suffix_of(path: Path) -> str:

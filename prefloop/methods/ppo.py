@@ -196,7 +196,7 @@ def of_rollouts(model: nn.Module, batch: RolloutBatch, *, config: PPOConfig) -> 
 def of_returns(critic: nn.Module, batch: RolloutBatch, *, config: PPOConfig) -> Loss:
     """The clipped value loss of a critic of its own."""
     weight = batch.weight[:, None] * batch.token_weight
-    return value_loss(critic(batch.tokens), batch.old_values, batch.returns, weight, clip=config.value_clip)
+    return value_loss(critic(batch.tokens, batch.is_response), batch.old_values, batch.returns, weight, clip=config.value_clip)
 
 
 def of_both(shared: Critic, batch: RolloutBatch, *, config: PPOConfig) -> Loss:
@@ -344,9 +344,7 @@ def main(config: PPOConfig, options: Options) -> dict:
                     lambda tokens, wanted: policy_logprobs(reference, tokens, wanted, temperature=config.temperature),
                     samples.tokens, samples.length, is_response, device=run.device,
                 )  # fmt: skip
-                values = by_rows(
-                    lambda tokens, wanted: critic(tokens) * wanted, samples.tokens, samples.length, is_response, device=run.device
-                )
+                values = by_rows(critic, samples.tokens, samples.length, is_response, device=run.device)
             rollouts = credit(samples, score, ref_logprobs, values, kl=controls.kl, config=config)
 
             updates, n = [], 0

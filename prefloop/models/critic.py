@@ -28,9 +28,12 @@ class Critic(nn.Module):
         self.value_head = head
         self.is_shared = is_shared
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        """B T -> B T; column t is the value of the text before token t, column 0 is 0."""
-        return self.values(hidden_states(self.policy if self.is_shared else self.trunk, tokens))
+    def forward(self, tokens: Tensor, wanted: Tensor | None = None) -> Tensor:
+        """B T -> B T; column t is the value of the text before token t, column 0 is 0, and so is what is not ``wanted`` (B T)."""
+        trunk = self.policy if self.is_shared else self.trunk
+        if wanted is None:
+            return self.values(hidden_states(trunk, tokens))
+        return self.values(hidden_states(trunk, tokens, predictors(wanted))) * wanted
 
     def values(self, hidden: Tensor) -> Tensor:
         value = self.value_head(hidden[:, :-1]).squeeze(-1)

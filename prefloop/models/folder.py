@@ -87,6 +87,8 @@ def refuse_without_weights(folder: Path) -> None:
 def refuse_without_tokenizer(source: str | Path) -> None:
     folder = Path(source)
     if folder.is_dir() and not any((folder / name).is_file() for name in TOKENIZER_FILES):
+        if (folder / "model" / "config.json").is_file():
+            raise DataError(f"{folder} is a run, not a model\n  did you mean {folder / 'model'}?")
         raise DataError(
             f"the model folder {folder} has no tokenizer\n"
             f"  found: {listing(folder)}\n"

@@ -95,7 +95,7 @@ def test_k_and_the_number_of_units_a_split_can_part_are_counted(tmp_path):
     report = check(write(tmp_path, rows))
     assert report.completions_per_group == {2: 1, 3: 2}
     assert (report.n_prompts, report.n_units) == (3, 2)
-    assert "  prompts    3 different; only 2 that a split can part" in report.lines()
+    assert "  prompts    3 different; a split by prompt has only 2 parts to share out" in report.lines()
     assert "  K          2: 1, 3: 2" in report.lines()
 
 
@@ -194,7 +194,7 @@ def test_the_report_reads_from_top_to_bottom(tmp_path):
         "  kept       2 rows (66.7%)",
         "  dropped    1  not JSON",
         "               x.jsonl:3  {",
-        "  prompts    1 different; only 1 that a split can part",
+        "  prompts    1 different; a split by prompt has only 1 parts to share out",
         "  K          2: 2",
         "  prompt characters: median 1, 90% up to 1, longest 1",
         "  answer characters: median 1, 90% up to 36, longest 36",

@@ -480,10 +480,10 @@ def test_the_wrong_kind_of_set_is_refused_with_the_formats_of_the_right_kind(tmp
     path = write(tmp_path, [{"prompt": "q"}])
     with pytest.raises(
         DataError,
-        match=r"read as prompts, which gives prompts; groups are wanted here\n  formats that give groups: kway, k-answers",
+        match=r"read as prompts, which gives prompts; rankings, pairs or several answers to a prompt are wanted here\n  formats that give them: kway, k-answers",
     ):
         read_groups(path)
-    with pytest.raises(DataError, match="which gives prompts; groups are wanted here"):
+    with pytest.raises(DataError, match="which gives prompts; rankings, pairs or several answers"):
         read_groups(path, format="prompts")
 
 
