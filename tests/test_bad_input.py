@@ -225,7 +225,7 @@ def scoring(name: str) -> Callable[[Path], list[str]]:
 CASES = [
     # settings
     Case("unknown key", sft(modle="x"), 2, ("unknown key 'modle'; did you mean 'model'?",)),
-    Case("unknown nested key", sft(optim={"lrr": 1}), 2, ("unknown key 'optim.lrr'; did you mean 'lr'?",)),
+    Case("unknown nested key", sft(optim={"lrr": 1}), 2, ("unknown key 'optim.lrr'; did you mean 'optim.lr'?",)),
     Case("wrong type", sft(epochs="three"), 2, ("epochs: input should be a valid integer", "got 'three'")),
     Case("out of range", ppo(clip=1.5), 2, ("clip: input should be less than 1, got 1.5",)),
     Case("no such choice", ppo(critic="judge"), 2, ("critic: input should be 'reward' or 'policy', got 'judge'",)),

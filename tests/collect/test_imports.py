@@ -41,7 +41,7 @@ def an_answer(identity: str, words: str, prompt: str = "p") -> Completion:
 
 PICTURE = {"content": {"type": "image", "uri": "x.png", "sha256": ""}, "id": "i", "prompt_id": "p", "source": ""}
 BAD = {
-    "wrong columns": ([{"question": "x", "answers": ["a", "b"]}], ["has columns of no known format: question (text)", "mapping: {prompt: question, completions: answers}"]),
+    "wrong columns": ([{"question": "x", "answers": ["a", "b"]}], ["has columns of no known format: question (text)", "mapping.prompt=question mapping.completions=answers"]),
     "a torn line": ([row(0), json.dumps(row(1))[:30]], ["file.jsonl:2, not JSON"]),
     "a torn line in the middle": ([row(0), '{"prompt": ', row(2)], ["file.jsonl:2"]),
     "17 answers": ([row(0), row(1, k=17)], ["file.jsonl:2, 17 answers, where the project takes 2 to 16"]),

@@ -466,7 +466,7 @@ def test_unknown_columns_are_answered_with_the_nearest_format_and_a_mapping_that
     message = str(refused.value)
     assert "question (text), response_j (text), response_k (text)" in message
     assert "nearest is preference" in message and "alpaca-eval" in message
-    assert "mapping: {prompt: question, chosen: response_j, rejected: response_k}" in message
+    assert "mapping.prompt=question mapping.chosen=response_j mapping.rejected=response_k" in message
     (group,) = read_groups(path, mapping={"prompt": "question", "chosen": "response_j", "rejected": "response_k"}).records
     assert orders(group) == [[["a"], ["b"]]]
 
