@@ -10,7 +10,7 @@ several small products where one would do. Here a step is a fixed list of operat
 - attention is plain batched products written into place (``decoder_group.py``).
 
 Only architectures whose arithmetic is written down here are taken, in single and double precision, and each is compared with
-the model's own logits before it is used. Everything else is read by the model itself (``sampling.Reader``).
+the model's own logits before it is used. Everything else is read by the model itself (``sampling.OwnReading``).
 """
 
 from collections.abc import Callable, Sequence

@@ -27,15 +27,19 @@ def behind_attention(base: Any) -> list[nn.Module]:
     return []
 
 
+def is_called_again(model: nn.Module) -> bool:
+    """Whether layers are called a second time, in the backward pass: gradient checkpointing, while it trains."""
+    return any(module.training and getattr(module, "gradient_checkpointing", False) for module in model.modules())
+
+
 @contextmanager
 def reading_only(base: Any, read: Tensor | None) -> Iterator[None]:
     """Inside, ``base`` gives its last hidden states at the True places of ``read`` (B T), and no sense elsewhere.
 
     With gradient checkpointing, which calls a layer again when all this is over, everything is computed.
     """
-    parts = behind_attention(base)
-    is_called_again = bool(parts) and any(getattr(module, "gradient_checkpointing", False) for module in base.modules())
-    if read is None or is_called_again or float(read.double().mean()) > WORTH:
+    parts = [] if read is None else behind_attention(base)
+    if parts and (is_called_again(base) or float(read.double().mean()) > WORTH):
         parts = []
     with ExitStack() as stack:
         for module in parts:

@@ -21,6 +21,8 @@ import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface
 
+from prefloop.models.last_layer import is_called_again
+
 KERNEL = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 BACKWARD = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
 NAME = "prefloop_prefix"
@@ -172,13 +174,12 @@ AttentionInterface.register(NAME, attend)
 def attends_in_parts(model: Any) -> bool:
     """Whether this way is open: on the processor, without dropout, and not where layers are called again later."""
     config = model.config
-    is_called_again = any(getattr(module, "gradient_checkpointing", False) for module in model.modules())
     dropout = getattr(config, "attention_dropout", 0.0) or getattr(config, "attn_pdrop", 0.0)
     return (
         config.model_type in FAMILIES
         and model.device.type == "cpu"
         and model.dtype in (torch.float32, torch.float64)
-        and not (is_called_again and model.training)
+        and not is_called_again(model)
         and not (dropout and model.training)
     )
 

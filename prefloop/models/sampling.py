@@ -122,36 +122,25 @@ def sample(
             length_limits,
             beside=0 if decoder is None else batch_rows,
         )
-    return in_order(encoder, prompts, prompt_ids, k, [(torch.from_numpy(rows), answers)], source)
+    return behind_prompts(encoder, prompts, prompt_ids, k, answers, source)
 
 
-def in_order(
-    encoder: Encoder,
-    prompts: Sequence[Prompt],
-    prompt_ids: Sequence[list[int]],
-    k: int,
-    drawn: Sequence[tuple[Tensor, Answers]],
-    source: str,
+def behind_prompts(
+    encoder: Encoder, prompts: Sequence[Prompt], prompt_ids: Sequence[list[int]], k: int, answers: Answers, source: str
 ) -> Samples:
-    """The answers of all batches behind their prompts, every row in its place."""
-    n_rows = len(prompts) * k
+    """The answers, in the order of their rows, each behind its prompt."""
     prompt, prompt_length = (part.repeat_interleave(k, 0) for part in padded(prompt_ids, encoder.pad))
-    answer_length, is_finished = torch.zeros(n_rows, dtype=torch.long), torch.zeros(n_rows, dtype=torch.bool)
-    for rows, answers in drawn:
-        answer_length[rows], is_finished[rows] = answers.length, answers.is_finished
-    length = prompt_length + answer_length
+    length = prompt_length + answers.length
     width = max([1, *length.tolist()])
-    tokens, logprobs = torch.full((n_rows, width), encoder.pad), torch.zeros(n_rows, width)
+    tokens, logprobs = torch.full((len(length), width), encoder.pad), torch.zeros(len(length), width)
     tokens[:, : prompt.shape[1]] = prompt
-    for rows, answers in drawn:
-        is_said = length_mask(answers.length, answers.tokens.shape[1])  # R N
-        row, step = is_said.nonzero(as_tuple=True)
-        place = (rows[row], prompt_length[rows[row]] + step)
-        tokens[place], logprobs[place] = answers.tokens[is_said], answers.logprobs[is_said]
+    row, step = length_mask(answers.length, answers.tokens.shape[1]).nonzero(as_tuple=True)
+    place = (row, prompt_length[row] + step)
+    tokens[place], logprobs[place] = answers.tokens[row, step], answers.logprobs[row, step]
     asked = tuple(prompt for prompt in prompts for _ in range(k))
     said = zip(asked, tokens.tolist(), prompt_length.tolist(), length.tolist(), strict=True)
     completions = tuple(Completion.of(prompt, encoder.decode(ids[start:end]), source=source) for prompt, ids, start, end in said)
-    return Samples(asked, completions, tokens, prompt_length, length, logprobs, is_finished)
+    return Samples(asked, completions, tokens, prompt_length, length, logprobs, answers.is_finished)
 
 
 # ------------------------------------------------------------------------------------------------ all rows

@@ -24,6 +24,7 @@ from prefloop.models.last_layer import reading_only
 from prefloop.models.prefix_attention import Layout, attending_in_parts, attends_in_parts, layout_of
 from prefloop.ops.logprobs import logprobs_from_hidden, span_mask
 
+NO_MASK = torch.ones(1, 1, 1, 1, dtype=torch.bool)  # a mask of four dimensions is passed on as it is; nobody reads this one
 MOVING = 1.15  # what a packed row costs beside its work; at less than 1.15 times the work a row for each is as fast (measured)
 SIDE_BY_SIDE = 32  # completions of like length computed together: less padding, and buffers that stay in the cache
 
@@ -113,7 +114,7 @@ def packed_logprobs(model: nn.Module, ranked: RankedBatch, *, temperature: float
             predictor=rows.predictor,
         )
         p = rows.is_completion.nonzero()[:, 0]
-        place = (p, rows.k[rows.is_completion], rows.offset[rows.is_completion])
+        place = (p, rows.part[rows.is_completion] - 1, rows.offset[rows.is_completion])
         return said.new_zeros(len(part.weight), *ranked.completion.shape[1:]).index_put(place, said[rows.is_completion])
 
     return in_parts(part_of, model, ranked, max_rows)
@@ -133,13 +134,24 @@ class PackedRows:
 
     tokens: Tensor  # P L
     position: Tensor  # P L  as in a row of prompt and completion alone
-    sees: Tensor  # P 1 L L  [.., i, j]: token i sees token j
     last: Tensor  # P K  column of each completion's last token; meaningless where there is no completion
     is_completion: Tensor  # P L
-    k: Tensor  # P L  whose token it is, on completions
+    part: Tensor  # P L  whose token it is: 0 the prompt's, k + 1 completion k's, K + 1 nobody's
     offset: Tensor  # P L  and its place in it
     predictor: Tensor  # P L  the column that predicts it: the one before, or the end of the prompt
-    layout: Layout
+    lengths: tuple[Tensor, Tensor]  # P, P K  of prompts and completions
+
+    @property
+    def sees(self) -> Tensor:
+        """[.., i, j]: token i sees token j, as a mask says it: P 1 L L."""
+        column = torch.arange(self.part.shape[1], device=self.part.device)
+        is_own = (self.part == 0)[:, None, :] | (self.part[:, None, :] == self.part[:, :, None])
+        return (is_own & (column <= column[:, None]))[:, None]
+
+    @property
+    def layout(self) -> Layout:
+        """Where the parts stand that see each other."""
+        return layout_of(*self.lengths, self.part.shape[1])
 
 
 def packed_rows(batch: RankedBatch) -> PackedRows:
@@ -159,18 +171,15 @@ def packed_rows(batch: RankedBatch) -> PackedRows:
     tokens = torch.where(is_prompt, prompt, answer).masked_fill(is_padding, 0)
     position = torch.where(is_prompt, column, batch.prompt_length[:, None] + offset).masked_fill(is_padding, 0)
 
-    is_before = column[:, None, :] <= column[:, :, None]  # P L L
-    is_own = is_prompt[:, None, :] | (part[:, None, :] == part[:, :, None])
     return PackedRows(
         tokens=tokens,
         position=position,
-        sees=(is_before & is_own)[:, None],
         last=(ends - 1).clamp(min=0),
         is_completion=~(is_prompt | is_padding),
-        k=part - 1,
+        part=part,
         offset=offset,
         predictor=torch.where(offset == 0, batch.prompt_length[:, None] - 1, column - 1),
-        layout=layout_of(batch.prompt_length, batch.completion_length, column.shape[1]),
+        lengths=(batch.prompt_length, batch.completion_length),
     )
 
 
@@ -183,8 +192,9 @@ def packed_hidden_states(
     """
     base = unwrapped(model).base_model
     in_parts = attends_in_parts(base) if in_parts is None else in_parts
+    mask = NO_MASK.to(rows.tokens.device) if in_parts else rows.sees
     with reading_only(base, read), attending_in_parts(base, rows.layout) if in_parts else nullcontext():
-        out = base(input_ids=rows.tokens, position_ids=rows.position, attention_mask=rows.sees, use_cache=False)
+        out = base(input_ids=rows.tokens, position_ids=rows.position, attention_mask=mask, use_cache=False)
     return out.last_hidden_state
 
 

@@ -1,6 +1,7 @@
 """What the dashboard says of a project whose people are known: one is careful, one takes what stands first, one answers alike."""
 
 import json
+from itertools import count
 
 import numpy as np
 import pytest
@@ -25,7 +26,7 @@ N = 12
 @pytest.fixture(scope="module")
 def project(sqlite):
     """Every item has answers good, fair and poor, the better the longer; good ones have Markdown and come from a large model."""
-    built = made(sqlite, users=3, overlap=3, schema=template("instructgpt"))
+    built = made(sqlite, users=3, overlap=3, schema=template("instructgpt"), secret="cd" * 32)
     prompts = [Prompt.of(f"panel question {number}") for number in range(N)]
     texts = (
         ("**good** " + "x" * 119, "policy:large"),
@@ -33,7 +34,9 @@ def project(sqlite):
         ("poor " + "x" * 27, "policy:small"),
     )
     new = [items.new_item(one, [Completion.of(one, text, source=source) for text, source in texts]) for one in prompts]
-    sqlite.write(lambda c: items.add(c, built.id, new, now=sqlite.clock()))
+    with pytest.MonkeyPatch.context() as patch:  # what is shown first is drawn from the secret and these: the same in every run
+        patch.setattr(items, "new_id", lambda now, numbers=count(): f"{next(numbers):026}")
+        sqlite.write(lambda c: items.add(c, built.id, new, now=sqlite.clock()))
     gold = sqlite.read(lambda c: c.exec_driver_sql(f"SELECT i.id, b.completions_json FROM item i JOIN item_body b ON b.item_id = i.id WHERE i.project_id = '{built.id}' ORDER BY i.id LIMIT 1").one())  # fmt: skip
     built.do(
         planted.make_gold, item_id=gold.id, expected={"best": json.loads(gold.completions_json)[0]["id"]}, user_id=built.users[0]

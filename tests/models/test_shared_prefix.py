@@ -90,7 +90,7 @@ def test_every_completion_token_is_predicted_where_it_would_be_in_a_row_of_its_o
         tokens = [(k, t, token) for k, answer in enumerate(answers) for t, token in enumerate(answer)]
         assert len(columns) == len(tokens)
         for column, (k, t, token) in zip(columns.tolist(), tokens, strict=True):
-            assert (int(rows.k[p, column]), int(rows.offset[p, column]), int(rows.tokens[p, column])) == (k, t, token)
+            assert (int(rows.part[p, column]) - 1, int(rows.offset[p, column]), int(rows.tokens[p, column])) == (k, t, token)
             speaker = int(rows.predictor[p, column])
             assert int(rows.position[p, speaker]) == int(rows.position[p, column]) - 1
             assert rows.sees[p, 0, column, speaker], "it is predicted from what stands before it"
