@@ -56,6 +56,17 @@ def test_a_cuda_build_without_a_gpu_works_and_says_what_it_costs(machine):
     assert not findings["cuda"].is_needed and "TORCH=cpu" in findings["cuda"].mend
 
 
+def test_a_missing_compiler_costs_speed_and_nothing_else(monkeypatch):
+    compiled = pytest.importorskip("prefloop.models.compiled")
+    monkeypatch.setattr(
+        compiled, "library", lambda: compiled.Library(None, "no C compiler: cc, gcc and clang are not on the path")
+    )
+    finding = doctor.compiled_step()
+    assert not finding.ok and not finding.is_needed and "gcc" in finding.mend
+    monkeypatch.setattr(compiled, "library", lambda: compiled.Library(None, "not wanted: PREFLOOP_COMPILED=0"))
+    assert not doctor.compiled_step().mend
+
+
 def test_every_gpu_is_named(machine):
     findings = machine(fake_torch(cuda="13.0", gpus=("Big", "Small")), has_gpu=True)
     assert findings["cuda:0"].found == "Big" and findings["cuda:1"].found == "Small"

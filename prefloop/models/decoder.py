@@ -22,12 +22,13 @@ from torch import Tensor, nn
 from torch.nn.functional import embedding, layer_norm, scaled_dot_product_attention
 from transformers.pytorch_utils import Conv1D
 
+from prefloop.models import compiled
 from prefloop.models.decoder_group import AnswerGroup, Heads
 from prefloop.models.encode import padded
 from prefloop.models.heads import all_logits, at_rest
 
 LARGEST = 2**31  # bytes; a larger model's weights are not copied, and its steps are long enough for what surrounds them
-TOKENS_AT_ONCE = 1024  # of prompts: enough for the products to be fast, and what lies between them stays in the cache
+TOKENS_AT_ONCE = 2048  # of prompts: enough for the products to be fast, and what lies between them is not too large for the cache
 EXACT = {torch.float32, torch.float64}  # in half precision a step would round at other places than the model does
 DEVICES = {"cpu", "cuda"}
 FIXED_ROTATIONS = {"default", "linear", "llama3", "yarn"}  # kinds whose angles do not depend on how long a text becomes
@@ -59,7 +60,7 @@ class Decoder:
     layers: tuple[Layer, ...]
     head: LinearMap  # D -> V, behind the last norm
     heads: Heads
-    norm: Callable[[Tensor], Tensor]  # without the factors, which are in the weights
+    norm: "RootMeanSquare | Standard"  # without the factors, which are in the weights
     act: Callable[[Tensor], Tensor]
     is_gated: bool
 
@@ -131,18 +132,26 @@ class Decoder:
 
     def read_tokens(self, groups: Sequence[AnswerGroup], tokens: Tensor, position: Tensor) -> Tensor:
         """One more token of every row of the groups, in their order; the logits after it: R V."""
+        for group in groups:
+            group.make_room()
+        functions = compiled.compiled_for(self.embedding, self.heads.size)
+        if functions is None:
+            logits = self.read_in_torch(groups, tokens, position)
+        else:
+            logits = compiled.read_tokens(functions, self, groups, tokens, position)
+        for group in groups:
+            group.grow_older()
+        return logits
+
+    def read_in_torch(self, groups: Sequence[AnswerGroup], tokens: Tensor, position: Tensor) -> Tensor:
         n_rows, n_more = len(tokens), padding(len(tokens))
         x, turn = self.embed(torch.constant_pad_nd(tokens, (0, n_more)), torch.constant_pad_nd(position, (0, n_more)))
         parts = torch.tensor([0, *(group.n_rows for group in groups)]).cumsum(0).tolist()
         filler = [x.new_zeros(n_more, self.heads.n_query * self.heads.size)] * (n_more > 0)
-        for group in groups:
-            group.make_room()
         for place, layer in enumerate(self.layers):
             mixed = self.mix(layer, x, turn)
             seen = [group.attend(place, mixed[a:b]) for group, a, b in zip(groups, parts, parts[1:], strict=False)]
             self.rest(layer, x, seen[0] if len(seen) + len(filler) == 1 else torch.cat(seen + filler))
-        for group in groups:
-            group.grow_older()
         return self.logits(x)[:n_rows]
 
 
@@ -322,6 +331,7 @@ def turns(rotary: Any, n: int, size: int, like: Tensor) -> Tensor:
 
 class RootMeanSquare(NamedTuple):
     eps: float
+    is_centred: bool = False
 
     def __call__(self, x: Tensor) -> Tensor:
         length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
@@ -330,6 +340,7 @@ class RootMeanSquare(NamedTuple):
 
 class Standard(NamedTuple):
     eps: float
+    is_centred: bool = True
 
     def __call__(self, x: Tensor) -> Tensor:
         return layer_norm(x, x.shape[-1:], None, None, self.eps)

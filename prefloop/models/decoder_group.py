@@ -42,7 +42,8 @@ class AnswerGroup:
         self.n_before = max(map(len, self.prompts))  # S
         self.filled = 0 if self.is_shared else self.n_before
         self.most = self.filled + n_new
-        self.bias = padding_bias(self.prompts, like)  # P 1 S, or None where no prompt is padded
+        self.length = torch.tensor([len(ids) for ids in self.prompts], device=like.device)  # P
+        self.bias = padding_bias(self.length, like)  # P 1 S, or None where no prompt is padded
         self.prefix = [self.taken(self.n_before) for _ in range(n_layers if self.is_shared else 0)]
         self.own = [self.taken(self.n_answers, self.filled + min(n_new, ROOM)) for _ in range(n_layers)]
         self.set_cells(cells_of(self.asked, self.n_answers))
@@ -61,6 +62,10 @@ class AnswerGroup:
         device = self.like.device
         self.to_grid = None if is_full else torch.tensor(fill, device=device)  # P G  a row for each cell
         self.to_rows = None if is_full else torch.tensor(cells, device=device)  # R
+        order = sorted(range(len(cells)), key=cells.__getitem__)  # rows of a prompt behind each other
+        prompt = [cells[row] // self.n_answers for row in order]
+        runs = [place for place in range(len(order)) if place == 0 or prompt[place] != prompt[place - 1]]
+        self.tables = tuple(torch.tensor(table) for table in (cells, order, [*runs, len(order)]))  # as step.c wants them
 
     def keep_prompts(self, layer: int, start: int, keys_and_values: Tensor) -> None:
         """Of prompts from number ``start`` on: 2 p Hkv s C."""
@@ -135,6 +140,7 @@ class AnswerGroup:
         if len(prompts) < self.n_prompts:
             left = torch.tensor(prompts, device=at.device)
             self.prefix = [kept.index_select(1, left) for kept in self.prefix]
+            self.length = self.length[left]
             self.bias = None if self.bias is None else self.bias[left]
         self.n_prompts, self.n_answers = len(prompts), n_answers
         self.set_cells(new_cells)
@@ -156,11 +162,10 @@ def cells_of(asked: Sequence[int], n_answers: int) -> list[int]:
     return cells
 
 
-def padding_bias(prompts: Sequence[Sequence[int]], like: Tensor) -> Tensor | None:
+def padding_bias(length: Tensor, like: Tensor) -> Tensor | None:
     """-inf where a prompt has no token any more: P 1 S; None where all are equally long."""
-    length = torch.tensor([len(ids) for ids in prompts], device=like.device)
     width = int(length.max())
     if int(length.min()) == width:
         return None
     is_padding = torch.arange(width, device=like.device) >= length[:, None]
-    return like.new_zeros(len(prompts), 1, width).masked_fill_(is_padding[:, None], -torch.inf)
+    return like.new_zeros(len(length), 1, width).masked_fill_(is_padding[:, None], -torch.inf)

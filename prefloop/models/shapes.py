@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
 from transformers.pytorch_utils import Conv1D
 
 from prefloop.models.adapters import base_of
@@ -53,11 +53,15 @@ def measured(source: str, content: str) -> Shape:
     """``content`` of the config file, so that a folder written anew is measured anew."""
     quiet()
     try:
-        whole = AutoConfig.from_pretrained(source, trust_remote_code=False)
-        with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(whole)
+        return shape_of_config(AutoConfig.from_pretrained(source, trust_remote_code=False))
     except UNREADABLE as error:
         raise LookupError(first_line(error)) from None  # whoever reads the weights says what is wrong with the folder
+
+
+def shape_of_config(whole: PreTrainedConfig) -> Shape:
+    """The shape of the model a config describes."""
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(whole)
     config = whole.get_text_config()
     head = model.get_output_embeddings()
     maps = [tuple(m.weight.shape) for m in model.modules() if isinstance(m, nn.Linear | Conv1D) and m is not head]

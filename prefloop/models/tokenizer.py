@@ -80,18 +80,34 @@ def train_tokenizer(lines: Iterable[str], *, vocab_size: int, folder: str | Path
 def new_llama(
     tokenizer: PreTrainedTokenizerBase, *, width: int, layers: int, heads: int, kv_heads: int, context: int, seed: int
 ) -> nn.Module:
-    """A Llama with random weights (a function of ``seed`` alone), tied embeddings and SwiGLU layers of 8/3 the width."""
+    """A Llama with random weights (a function of ``seed`` alone) for the tokenizer's vocabulary."""
+    config = llama_config(tokenizer, width=width, layers=layers, heads=heads, kv_heads=kv_heads, context=context)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = LlamaForCausalLM(config)
+    model.generation_config = GenerationConfig(do_sample=True, **special_tokens(tokenizer))
+    return model.eval()
+
+
+def special_tokens(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+    """As the configs of a model name them."""
+    return {
+        "pad_token_id": tokenizer.pad_token_id,
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+    }
+
+
+def llama_config(
+    tokenizer: PreTrainedTokenizerBase, *, width: int, layers: int, heads: int, kv_heads: int, context: int
+) -> LlamaConfig:
+    """Tied embeddings and SwiGLU layers of 8/3 the width."""
     if width % heads or (width // heads) % 2 or heads % kv_heads:
         raise ConfigError(
             f"no Llama has width {width}, {heads} heads and {kv_heads} key-value heads\n"
             f"  the width must be a multiple of 2 x heads (rotary positions turn pairs), and heads a multiple of kv_heads"
         )
-    special: dict[str, Any] = {
-        "pad_token_id": tokenizer.pad_token_id,
-        "bos_token_id": tokenizer.bos_token_id,
-        "eos_token_id": tokenizer.eos_token_id,
-    }
-    config = LlamaConfig(
+    return LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=width,
         intermediate_size=-(-8 * width // (3 * 16)) * 16,  # 8/3 of the width, rounded up to a multiple of 16
@@ -100,13 +116,8 @@ def new_llama(
         num_key_value_heads=kv_heads,
         max_position_embeddings=context,
         tie_word_embeddings=True,
-        **special,
+        **special_tokens(tokenizer),
     )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = LlamaForCausalLM(config)
-    model.generation_config = GenerationConfig(do_sample=True, **special)
-    return model.eval()
 
 
 def load_tokenizer(source: str | Path) -> PreTrainedTokenizerBase:

@@ -5,7 +5,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, GPTNeoXConfig, MistralConfig
 
-from prefloop.models import decoder, decoder_group
+from prefloop.models import compiled, decoder, decoder_group
 from prefloop.models.adapters import with_adapter
 from prefloop.models.decoder import decoder_of
 from prefloop.models.heads import all_logits, unwrapped
@@ -39,6 +39,15 @@ def mistral(**settings):
         return AutoModelForCausalLM.from_config(config).eval()
 
 
+@pytest.fixture(params=["torch", "compiled"])
+def step(request, monkeypatch) -> None:
+    """Both ways in which a step is computed."""
+    if request.param == "torch":
+        monkeypatch.setattr(compiled, "library", lambda: compiled.Library(None, "not now"))
+    elif compiled.library().functions is None:
+        pytest.skip(f"no compiled step: {compiled.library().found}")
+
+
 def made(model):
     found = decoder_of(model, CONTEXT)
     assert found is not None
@@ -59,28 +68,38 @@ class Texts:
     def begin(self, *asked: tuple[int, int]) -> None:
         """Prompts of (length, number of answers) each."""
         new = [prompt for length, n in asked for prompt in [self.words(length)] * n]
-        assert_close(self.reading.begin(new), self.expected(new))
+        self.compare(self.reading.begin(new), new)
         self.rows += [list(prompt) for prompt in new]
 
     def go_on(self) -> None:
         """One more token of every row."""
         said, position = torch.tensor(self.words(len(self.rows))), torch.tensor([len(row) for row in self.rows])
         self.rows = [[*row, token] for row, token in zip(self.rows, said.tolist(), strict=True)]
-        assert_close(self.reading.read_tokens(said, position), self.expected(self.rows))
+        self.compare(self.reading.read_tokens(said, position), self.rows)
 
     def keep(self, places: list[int]) -> None:
         self.rows = [self.rows[place] for place in places]
         self.reading.keep(places)
 
-    def expected(self, rows: list[list[int]]) -> torch.Tensor:
+    def compare(self, logits: torch.Tensor, rows: list[list[int]]) -> None:
+        """With full forward passes, relative to the largest logit: that is what roundings are relative to."""
         with torch.no_grad():
-            return torch.stack([self.model(torch.tensor([row])).logits[0, -1] for row in rows])
+            expected = torch.stack([self.model(torch.tensor([row])).logits[0, -1] for row in rows])
+        assert_close(logits / expected.abs().max(), expected / expected.abs().max())
 
 
-@pytest.mark.parametrize("model", [*ARCHITECTURES, "mistral"])
+MODELS = {
+    **{name: lambda name=name: policy(name) for name in ARCHITECTURES},
+    "mistral": lambda: mistral(sliding_window=None),
+    "large heads": lambda: policy("llama", head_dim=40),  # attention is computed 32 and 8 features at a time
+    "another gate": lambda: policy("llama", hidden_act="gelu"),
+}
+
+
+@pytest.mark.parametrize("model", MODELS)
 @torch.no_grad()
-def test_rows_of_any_age_get_the_logits_of_full_forward_passes(model):
-    model = stirred(mistral(sliding_window=None) if model == "mistral" else policy(model))
+def test_rows_of_any_age_get_the_logits_of_full_forward_passes(model, step):
+    model = stirred(MODELS[model]())
     texts = Texts(model, GroupReading(made(model), 20), seed=1)
     texts.begin((4, 3), (2, 1), (7, 2))  # unlike lengths, unlike numbers of answers
     texts.go_on()
@@ -100,7 +119,7 @@ def test_rows_of_any_age_get_the_logits_of_full_forward_passes(model):
 
 @pytest.mark.parametrize("smaller", [0.0, 1.0])
 @torch.no_grad()
-def test_grids_and_buffers_change_nothing_that_is_said(monkeypatch, smaller):
+def test_grids_and_buffers_change_nothing_that_is_said(monkeypatch, smaller, step):
     monkeypatch.setattr(decoder_group, "ROOM", 1)  # doubled at the first tokens
     monkeypatch.setattr(decoder_group, "SMALLER", smaller)  # never in a smaller grid, and always
     monkeypatch.setattr(decoder, "TOKENS_AT_ONCE", 6)  # prompts are read in parts
@@ -130,7 +149,7 @@ def test_a_prompt_lies_in_memory_once_for_all_its_answers():
 
 @pytest.mark.parametrize("architecture", ["llama", "gpt2"])
 @torch.no_grad()
-def test_what_an_adapter_adds_is_in_the_weights(architecture):
+def test_what_an_adapter_adds_is_in_the_weights(architecture, step):
     adapted = with_adapter(stirred(policy(architecture)), rank=2, alpha=4, seed=0)
     bare = all_logits(adapted, torch.tensor([[5, 6, 7]]))  # an adapter begins with nothing to add
     for name, parameter in adapted.named_parameters():
