@@ -9,5 +9,6 @@ duel          two workers that take turns, and what comes of it
 work          what the idea alone would give: tokens or bytes of both sides, counted
 table         the table of docs/performance.md, from results/*.json
 collect_load  the collection service with people at work, and under kill -9; people are its annotators
+collect_peers  the collection service beside Label Studio and doccano; collect_peers_setup runs in their environments
 gpu, scaling  real shapes where CUDA is; how cost grows with K and the lengths
 """

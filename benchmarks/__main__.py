@@ -6,7 +6,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from benchmarks import collect_load, table
+from benchmarks import collect_load, collect_peers, table
 from benchmarks.cases import CASES, MODEL, THREADS, tiny
 from benchmarks.duel import measure
 from benchmarks.inputs import TINY_MODEL, prepare
@@ -54,4 +54,5 @@ def write(path: Path, found: dict) -> None:
 
 
 if __name__ == "__main__":
-    main() if not collect_load.is_asked(sys.argv[1:]) else collect_load.main(sys.argv[1:])
+    asked = next((one for one in (collect_load, collect_peers) if one.is_asked(sys.argv[1:])), None)
+    main() if asked is None else asked.main(sys.argv[1:])

@@ -34,7 +34,7 @@ def reward(spec: dict[str, Any], turns: Turns) -> None:
     shape, folder = spec["shape"], spec["folder"]
     settings = {
         "model": f"{folder}/model", "data": f"{folder}/rankings.jsonl", "template": "plain", "held_out": 0.0,
-        "batch": shape["prompts"], "epochs": FOREVER, "save_every": FOREVER, "optim": {"lr": 1e-5},
+        "batch": shape["prompts"], "epochs": FOREVER, "save_every": FOREVER, "optim": {"lr": 1e-5, **at_once(shape)},
     }  # fmt: skip
     run_method("reward", "RewardConfig", settings, units=shape["prompts"] * n_pairs(shape["k"]), turns=turns)
 
@@ -47,7 +47,7 @@ def ppo(spec: dict[str, Any], turns: Turns) -> None:
         "model": f"{folder}/model", "reward": f"{folder}/reward", "prompts": f"{folder}/prompts.jsonl", "template": "plain",
         "prompts_per_round": shape["prompts"], "k": shape["k"], "max_new_tokens": shape["new_tokens"],
         "epochs": shape["epochs"], "minibatch": rows, "rounds": FOREVER, "save_every": FOREVER,
-        "critic": {"trunk": "trunk", "none": "reward"}[shape["share"]], "optim": {"lr": 1e-6},
+        "share": shape["share"], "critic": "reward" if shape["share"] == "none" else "policy", "optim": {"lr": 1e-6, **at_once(shape)},
     }  # fmt: skip
     run_method("ppo", "PPOConfig", settings, units=rows, turns=turns)
 
@@ -57,7 +57,7 @@ def dpo(spec: dict[str, Any], turns: Turns) -> None:
     shape, folder = spec["shape"], spec["folder"]
     settings = {
         "model": f"{folder}/model", "data": f"{folder}/rankings.jsonl", "template": "plain", "held_out": 0.0, "beta": 0.1,
-        "batch": shape["prompts"], "epochs": FOREVER, "save_every": FOREVER, "optim": {"lr": 1e-6},
+        "batch": shape["prompts"], "epochs": FOREVER, "save_every": FOREVER, "optim": {"lr": 1e-6, **at_once(shape)},
     }  # fmt: skip
     run_method("dpo", "DPOConfig", settings, units=shape["prompts"] * n_pairs(shape["k"]), turns=turns)
 
@@ -70,7 +70,7 @@ def group_rl(spec: dict[str, Any], turns: Turns) -> None:
         "model": f"{folder}/model", "reward": "python:benchmarks.ours:different_words", "prompts": f"{folder}/prompts.jsonl",
         "template": "plain", "method": "grpo", "kl": shape["kl"], "prompts_per_round": shape["prompts"], "k": shape["k"],
         "max_new_tokens": shape["new_tokens"], "epochs": 1, "minibatch": rows, "rounds": FOREVER, "save_every": FOREVER,
-        "optim": {"lr": 1e-6},
+        "optim": {"lr": 1e-6, **at_once(shape)},
     }  # fmt: skip
     run_method("reinforce", "ReinforceConfig", settings, units=rows, turns=turns)
 
@@ -97,6 +97,11 @@ def sampling(spec: dict[str, Any], turns: Turns) -> None:
     for seed in range(FOREVER):
         drawn = sample(model, encoder, prompts, k=shape["k"], max_new_tokens=shape["new_tokens"], seed=seed, **limits)
         turns.done(int((drawn.length - drawn.prompt_length).sum()))
+
+
+def at_once(shape: dict[str, Any]) -> dict[str, int]:
+    """Tokens computed at once, where ``--shape micro_tokens=`` tries others than a run takes by itself."""
+    return {"micro_tokens": shape["micro_tokens"]} if "micro_tokens" in shape else {}
 
 
 def n_pairs(k: int) -> int:

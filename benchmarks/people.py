@@ -25,13 +25,13 @@ class Answer(NamedTuple):
 class Line:
     """A connection to the server, opened again where it broke."""
 
-    def __init__(self, port: int, token: str):
-        self.port, self.token = port, token
+    def __init__(self, port: int, token: str, scheme: str = "Bearer"):
+        self.port, self.token = port, f"{scheme} {token}"
         self.ends: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     async def ask(self, method: str, path: str, body: Any = None, **headers: str) -> Answer:
         sent = json.dumps(body).encode() if body is not None else b""
-        own = {"Host": f"127.0.0.1:{self.port}", "Authorization": f"Bearer {self.token}", "Content-Length": str(len(sent))}
+        own = {"Host": f"127.0.0.1:{self.port}", "Authorization": self.token, "Content-Length": str(len(sent))}
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         lines = [f"{name}: {value}" for name, value in {**own, "Content-Type": "application/json", **named}.items()]
         message = f"{method} {path} HTTP/1.1\r\n".encode() + CRLF.join(line.encode() for line in lines) + 2 * CRLF + sent

@@ -4,22 +4,58 @@ import errno
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from prefloop.collect.commands import FOLDER, Data, DatabaseUrl, collect_app
 from prefloop.study import COMMANDS
 
+
+class Guide(TyperGroup):
+    """Commands with their whole first sentence in the list, and a word of help for whoever types a setting as an option."""
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        command = super().get_command(ctx, cmd_name)
+        if command is not None and not command.short_help and command.help:
+            command.short_help = " ".join(command.help.split("\n\n")[0].split())  # what is left to click is cut at 45 letters
+        return command
+
+    def invoke(self, ctx: Any) -> Any:
+        typed = [*getattr(ctx, "_protected_args", ()), *ctx.args]
+        try:
+            return super().invoke(ctx)
+        except Exception as error:  # click's own, of which typer brings a copy, or uses the package, by version
+            option = getattr(error, "option_name", None)
+            command = getattr(getattr(error, "ctx", None), "command", None)
+            takes_settings = any(parameter.name == "settings" for parameter in getattr(command, "params", ()))
+            if option and takes_settings and not getattr(error, "is_explained", False):
+                error.message += f"\n  {as_a_setting(option, typed)}"  # type: ignore[attr-defined]
+                error.possibilities, error.is_explained = None, True  # type: ignore[attr-defined]
+            raise
+
+
+def as_a_setting(option: str, typed: list[str]) -> str:
+    """How ``--model X`` is written here."""
+    key = option.lstrip("-").replace("-", "_")
+    at = next((index for index, word in enumerate(typed) if word.partition("=")[0] == option), len(typed))
+    value = "".join(typed[at : at + 1]).partition("=")[2] or next(
+        (w for w in typed[at + 1 : at + 2] if not w.startswith("-")), ""
+    )
+    return f"settings are written key=value, without dashes: {key}={value or 'VALUE'}"
+
+
 app = typer.Typer(
+    cls=Guide,
     no_args_is_help=True,
     add_completion=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     help="Teach a language model from people's preferences.",
 )
-world_app = typer.Typer(no_args_is_help=True, help="The embedded world as files: prompts, corpus, simulated rankings.")
-data_app = typer.Typer(no_args_is_help=True, help="Look at data before training on it, and convert it.")
+world_app = typer.Typer(cls=Guide, no_args_is_help=True, help="The embedded world as files: prompts, corpus, simulated rankings.")
+data_app = typer.Typer(cls=Guide, no_args_is_help=True, help="Look at data before training on it, and convert it.")
 app.add_typer(world_app, name="world")
 app.add_typer(data_app, name="data")
 
@@ -31,6 +67,9 @@ Resume = Annotated[bool, typer.Option("--resume", help="go on with an interrupte
 Again = Annotated[bool, typer.Option("--resume", help="leave a finished run as it is, begin an interrupted one again")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 or mps")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="print data counts, memory, steps and a time estimate; train nothing")]
+DryStudy = Annotated[
+    bool, typer.Option("--dry-run", help="print every stage, where it writes and what is there already; run nothing")
+]
 Debug = Annotated[bool, typer.Option("--debug", help="show tracebacks")]
 
 
@@ -69,7 +108,7 @@ def run(
     study: Annotated[Path, typer.Argument(help="a study: YAML of named stages, seeds, sweeps")],
     out: Out = None,
     device: Device = "auto",
-    dry_run: DryRun = False,
+    dry_run: DryStudy = False,
     debug: Debug = False,
 ) -> None:
     """Run a study; stages whose inputs have not changed are skipped."""
@@ -296,6 +335,19 @@ def trust(
 
 
 @app.command()
+def benchmark(
+    settings: Settings = None,
+    out: Out = None,
+    resume: Again = False,
+    device: Device = "auto",
+    dry_run: DryRun = False,
+    debug: Debug = False,
+) -> None:
+    """Methods under simulated labels, beside the truth of the embedded world."""
+    run_command("benchmark", settings, out, resume, device, dry_run, debug)
+
+
+@app.command()
 def merge(
     adapter: Annotated[Path, typer.Argument(help="folder of a PEFT adapter")],
     out: Annotated[Path, typer.Option("--out", help="folder of the merged model")],
@@ -470,6 +522,7 @@ class explained:
 
 
 where_people_speak = collect_app(explained)
+where_people_speak.info.cls = Guide
 app.add_typer(where_people_speak, name="collect")
 
 

@@ -12,7 +12,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 from pydantic.fields import FieldInfo
 
-from prefloop.errors import ConfigError
+from prefloop.errors import ConfigError, nearest_path
 
 
 class Config(BaseModel):
@@ -55,7 +55,7 @@ class Optimiser(Config):
     grad_clip: float = Field(default=1.0, ge=0, description="largest norm of the gradient; 0 leaves it alone")
     micro_batch: int = Field(default=0, ge=0, description="rows computed at once; 0 = the whole batch; never changes a gradient")
     micro_tokens: int = Field(
-        default=0, ge=0, description="tokens computed at once, padding included; 0 = no limit; never changes a gradient"
+        default=2048, ge=0, description="tokens computed at once, padding included; 0 = no limit; never changes a gradient"
     )
 
     @field_validator("betas")
@@ -108,15 +108,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     try:
         content = from_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        near = difflib.get_close_matches(
-            path.name, [p.name for p in path.parent.glob("*.y*ml")] if path.parent.is_dir() else [], n=1
-        )
-        hint = (
-            f"\n  nearest in that folder: {path.parent / near[0]}"
-            if near
-            else "\n  settings are written key=value, a file is a path to YAML"
-        )
-        raise ConfigError(f"there is no configuration file {path}{hint}") from None
+        raise ConfigError(f"there is no configuration file {path}\n  {instead_of(path)}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} cannot be read as a configuration file: {error}") from None
     except yaml.YAMLError as error:
@@ -126,6 +118,17 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ConfigError(f"{path} must hold key: value lines, it holds a {type(content).__name__}")
     return content
+
+
+def instead_of(path: Path) -> str:
+    """Where a YAML file is not: the one that was probably meant, else those that are there, else what was wanted."""
+    near = nearest_path(path, lambda found: found.is_dir() or found.suffix in (".yaml", ".yml"))
+    if near is not None and near.is_file():
+        return f"nearest: {near}"
+    here = sorted(found.name for found in path.parent.glob("*.y*ml")) if path.suffix and path.parent.is_dir() else []
+    if here:
+        return f"in {path.parent} there are: {', '.join(here[:8])}" + (", …" if len(here) > 8 else "")
+    return "settings are written key=value, a file is a path to YAML"
 
 
 class KeyGivenTwice(yaml.YAMLError):
@@ -212,7 +215,7 @@ def parse(cls: type[C], settings: dict[str, Any], *, where: str) -> C:
         return cls.model_validate(with_numbers(cls, settings))
     except ValidationError as error:
         problems = "\n".join(f"  {explain(cls, problem)}" for problem in error.errors())
-        raise ConfigError(f"{where} does not describe a {cls.__name__}:\n{problems}") from None
+        raise ConfigError(f"{where} cannot be used as written:\n{problems}") from None
 
 
 def explain(cls: type[Config], problem: Any) -> str:

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from prefloop.config import Options
 from prefloop.evaluate.over_seeds import wins_of
-from prefloop.study import Done, StudyConfig, included, load_study, run_study
+from prefloop.study import Done, StudyConfig, included, load_study, minutes, run_study
 
 SUMMARY = "summary.json"
 
@@ -34,7 +34,8 @@ def run_and_report(study: StudyConfig, out: Path, *, device: str, dry_run: bool 
     def report(done: list[Done]) -> None:
         write_report(study, done, time.perf_counter() - start, out, console, command or f"prefloop run {study.name}")
 
-    run_study(study, Options(out=out, device=device, dry_run=dry_run), announce=console.print, report=report)
+    options = Options(out=out, device=device, dry_run=dry_run)
+    run_study(study, options, announce=console.print, report=report, command=command or f"prefloop run {study.name}")
 
 
 def write_report(study: StudyConfig, done: list[Done], seconds: float, out: Path, console: Console, command: str) -> None:
@@ -170,10 +171,6 @@ def print_pairs(console: Console, pairs: list[dict[str, Any]]) -> None:
         low, high = (-math.inf if pair["low"] is None else pair["low"]), (math.inf if pair["high"] is None else pair["high"])
         verdict = "" if low > 0 or high < 0 else "  not separated"
         console.print(f"  {pair['metric']:15} {pair['a']} - {pair['b']}: {pair['mean']:+.3f} [{low:+.3f}, {high:+.3f}]{verdict}")
-
-
-def minutes(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 60 else f"{int(seconds // 60)} min {int(seconds % 60):02d} s"
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

@@ -32,8 +32,8 @@ from pydantic import Field, model_validator
 from prefloop import __version__
 from prefloop.config import Config, Options, parse, read_yaml
 from prefloop.data.reward_spec import files_of
-from prefloop.engine.lock import only_writer, remove_folder
-from prefloop.errors import ConfigError
+from prefloop.engine.lock import not_there, only_writer, remove_folder, remove_what_was_made
+from prefloop.errors import ConfigError, PrefloopError
 
 COMMANDS: dict[
     str, str
@@ -55,12 +55,14 @@ COMMANDS: dict[
     "select": "prefloop.evaluate.select:SelectConfig",
     "evaluate": "prefloop.evaluate.policies:PoliciesConfig",
     "trust": "prefloop.evaluate.trust:TrustConfig",
+    "benchmark": "prefloop.evaluate.benchmark:BenchmarkConfig",
     "world": "prefloop.world.stages:WorldConfig",
     "annotate": "prefloop.world.stages:AnnotateConfig",
 }
 
 REFERENCE = re.compile(r"\$\{([\w-]+)\}")
 CODE = re.compile(r"python:([\w.]+):")
+PLAN = "study.json"
 LONGEST_NAME = 200  # bytes of a folder's name; file systems end at 255
 
 
@@ -348,29 +350,100 @@ def run_study(
     *,
     announce: Callable[[str], None],
     report: Callable[[list[Done]], None] = lambda done: None,
+    command: str = "",
 ) -> list[Done]:
-    """Run what is not there yet; returns every stage with its summary. ``report`` writes while nobody else may."""
+    """Run what is not there yet; returns every stage with its summary. ``report`` writes while nobody else may.
+
+    ``command`` is what a person typed, kept for whoever finds the study unfinished.
+    """
     todo = list(stages(study, options.out))
     configs = [parse(config_class(stage.command)[0], known(stage), where=f"stage {stage.label}") for stage in todo]
     if options.dry_run:
-        return run_stages(todo, configs, options, announce)
-    with only_writer(options.out):
-        done = run_stages(todo, configs, options, announce)
-        report(done)
+        for line in foreseen(todo):
+            announce(line)
+        return []
+    made = not_there(options.out)
+    try:
+        with only_writer(options.out):
+            write_plan(todo, options.out, command)
+            done = run_stages(todo, configs, options, announce)
+            report(done)
+    except PrefloopError as error:
+        if error.is_refusal and not any(stage.folder.exists() for stage in todo):
+            remove_what_was_made(options.out, {PLAN}, made)
+        raise
     return done
 
 
 def run_stages(todo: list[Stage], configs: list[Config], options: Options, announce: Callable[[str], None]) -> list[Done]:
     """One after the other, in a folder that is this process's own."""
-    done = []
-    for number, (stage, config) in enumerate(zip(todo, configs, strict=True), start=1):
-        if options.dry_run:
-            announce(
-                f"[{number}/{len(todo)}] {stage.label} (seed {stage.seed}): {'there already' if finished(stage) else 'would run'}"
-            )
-            continue
-        done.append(finished(stage) or run_stage(stage, config, options, announce, f"[{number}/{len(todo)}]"))
-    return done
+    return [
+        finished(stage) or run_stage(stage, config, options, announce, f"[{number}/{len(todo)}]")
+        for number, (stage, config) in enumerate(zip(todo, configs, strict=True), start=1)
+    ]
+
+
+def write_plan(todo: list[Stage], out: Path, command: str) -> None:
+    """study.json: every stage and its folder, and the command, so that an unfinished study can say what is missing."""
+    listed = [{"label": stage.label, "seed": stage.seed, "folder": str(stage.folder.relative_to(out))} for stage in todo]
+    write_marker(out / PLAN, {"command": command, "stages": listed})
+
+
+def foreseen(todo: list[Stage]) -> Iterator[str]:
+    """What a study would do, stage by stage: which are there, which would run, where they write, how long they took before."""
+    took = {stage.label: seconds for stage in todo if (seconds := seconds_before(stage)) is not None}  # by any seed
+    known = {stage.folder: seconds for stage in todo if (seconds := seconds_before(stage) or took.get(stage.label)) is not None}
+    widths = [
+        max((len(words) for words in column), default=0) for column in zip(*(columns_of(stage) for stage in todo), strict=True)
+    ]
+    waiting = []
+    for number, stage in enumerate(todo, start=1):
+        what = standing(stage)
+        if what != THERE:
+            waiting.append(stage)
+        name, command = (word.ljust(width) for word, width in zip(columns_of(stage), widths, strict=True))
+        time_before = f", {minutes(known[stage.folder])} before" if stage.folder in known else ""
+        yield f"[{number:{len(str(len(todo)))}}/{len(todo)}] {name}  {command}  {stage.folder}: {what}{time_before}"
+    yield f"{len(todo)} stages: {len(todo) - len(waiting)} there already, {len(waiting)} would run" + time_of(waiting, known)
+    yield "nothing was run (--dry-run)"
+
+
+def columns_of(stage: Stage) -> tuple[str, str]:
+    return stage.label + (f", seed {stage.seed}" if stage.seed else ""), f"prefloop {stage.command}"
+
+
+THERE = "there already"
+
+
+def standing(stage: Stage) -> str:
+    """What running the study would do with a stage."""
+    if finished(stage):
+        return THERE
+    marker = stage.folder / "stage.json"
+    if not marker.is_file():
+        is_strange = stage.folder.is_file() or (stage.folder.is_dir() and any(stage.folder.iterdir()))
+        return "would be refused: no study made what is there" if is_strange else "would run"
+    return "would go on" if read_json(marker).get("key") == stage.key else "would run again, its settings or inputs have changed"
+
+
+def seconds_before(stage: Stage) -> float | None:
+    """How long a stage took when it was last done, whatever its inputs then."""
+    marker = stage.folder / "stage.json"
+    state = read_json(marker) if marker.is_file() else {}
+    return float(state["seconds"]) if state.get("done") and "seconds" in state else None
+
+
+def time_of(waiting: list[Stage], known: dict[Path, float]) -> str:
+    """An estimate for what would run, from what the same stages took before."""
+    timed = [known[stage.folder] for stage in waiting if stage.folder in known]
+    if not timed:
+        return "; how long is not known before a first run" if waiting else ""
+    rest = f"; {len(waiting) - len(timed)} never ran, their time is not known" if len(timed) < len(waiting) else ""
+    return f", in about {minutes(sum(timed))}{rest}"
+
+
+def minutes(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 60 else f"{int(seconds // 60)} min {int(seconds % 60):02d} s"
 
 
 def known(stage: Stage) -> dict[str, Any]:
@@ -413,6 +486,7 @@ def run_stage(stage: Stage, config: Config, options: Options, announce: Callable
         if not stage.folder.is_dir() or (not marker.is_file() and any(stage.folder.iterdir())):
             raise ConfigError(f"{stage.folder} exists and no study made it; move it away or choose another --out")
         remove_folder(stage.folder)
+    made = not_there(stage.folder)
     stage.folder.mkdir(parents=True, exist_ok=True)
     write_marker(marker, {"key": stage.key, "done": False, "seconds": earlier})
     announce(f"{where} {stage.label}" + (f", seed {stage.seed}" if stage.seed else ""))
@@ -420,7 +494,14 @@ def run_stage(stage: Stage, config: Config, options: Options, announce: Callable
     main = config_class(stage.command)[1]
     try:
         summary = main(config, Options(out=stage.folder, resume=True, device=options.device))
-    except BaseException:
+    except BaseException as error:
+        if (
+            isinstance(error, PrefloopError)
+            and error.is_refusal
+            and {p.name for p in stage.folder.iterdir()} <= {"stage.json", "lock"}
+        ):
+            remove_what_was_made(stage.folder, {"stage.json", "lock"}, made)
+            raise
         with suppress(Exception):  # a full disk has been told of already
             write_marker(marker, {"key": stage.key, "done": False, "seconds": earlier + time.perf_counter() - start})
         raise

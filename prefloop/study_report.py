@@ -12,6 +12,7 @@ import numpy as np
 
 from prefloop.config import parse
 from prefloop.data.read import read_prompts
+from prefloop.evaluate.benchmark_over_seeds import over_runs as benchmark_over_runs
 from prefloop.evaluate.over_seeds import FLUENCY, difference, row
 from prefloop.evaluate.rewards import pooled_accuracy, read_per_prompt, side_by_side
 from prefloop.evaluate.trust_over_seeds import over_runs
@@ -31,6 +32,7 @@ def summarised(study: StudyConfig, done: list[Done], seconds: float) -> dict[str
         "reward_model": reward_model(done),
         "rewards": judged_rewards(done),
         "fresh": fresh_answers(done),
+        "benchmarks": benchmarks(done),
     }
 
 
@@ -147,6 +149,12 @@ def fresh_answers(done: list[Done]) -> dict[str, Any]:
         found["paired"] += [{**pair, "a": pair["a"] + point, "b": pair["b"] + point} for pair in told["paired"]]
         found["synthetic"] += [{**pairs, "name": pairs["name"] + point} for pairs in told["synthetic"]]
     return found
+
+
+def benchmarks(done: list[Done]) -> dict[str, Any]:
+    """Every ``benchmark`` stage by its label, over the seeds."""
+    labels = dict.fromkeys(one.stage.label for one in done if one.stage.command == "benchmark")
+    return {label: benchmark_over_runs([per_prompt(one) for one in done if one.stage.label == label]) for label in labels}
 
 
 def main_reward(done: list[Done]) -> list[Done]:

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from prefloop.cli import app
 from prefloop.engine import checkpoint
-from tests.engine.children import KILLED, child, ended, free_port
+from tests.engine.children import KILLED, child, ended
 from tests.methods.toy import (
     reward_settings,
     run_dpo,
@@ -32,6 +32,7 @@ from tests.methods.toy import (
     sft_settings,
     train_toy,
 )
+from tests.ports import free_port
 
 RUNS: dict[str, Callable[..., Any]] = {
     "sft": run_sft,

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+from hypothesis.internal.conjecture import providers
 
 ROOT = Path(__file__).parent.parent
 LONG = "a study or a chaos run: --long, or make test-all"
@@ -18,17 +19,17 @@ LONG = "a study or a chaos run: --long, or make test-all"
 def prepare_environment() -> None:
     """Before anything imports torch or a hub library: they read these once. Processes that a test starts inherit them."""
     os.environ.update(HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1", TOKENIZERS_PARALLELISM="false", MPLBACKEND="Agg")
-    os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(n_threads(os.environ, os.cpu_count() or 1))
+    os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(n_threads(os.environ))
     if "PYTEST_XDIST_WORKER" not in os.environ:  # a worker inherits the folder of the process that started it
         cache = tempfile.mkdtemp(prefix="prefloop-test-cache-")
         atexit.register(shutil.rmtree, cache, ignore_errors=True)
         os.environ["HF_HOME"] = cache  # nothing is read from, or left in, the cache of whoever runs the tests
 
 
-def n_threads(environment: "os._Environ[str] | dict[str, str]", n_cores: int) -> int:
-    """PREFLOOP_TEST_THREADS where given, else the cores shared among the test processes."""
-    given = environment.get("PREFLOOP_TEST_THREADS")
-    return int(given) if given else max(1, n_cores // int(environment.get("PYTEST_XDIST_WORKER_COUNT", "1")))
+def n_threads(environment: "os._Environ[str] | dict[str, str]") -> int:
+    """PREFLOOP_TEST_THREADS where given, else one: sums come out the same on every machine, however many cores it has and
+    whatever else it does. Nothing here is large enough to gain by more, and on a busy machine two wait for each other."""
+    return int(environment.get("PREFLOOP_TEST_THREADS") or 1)
 
 
 prepare_environment()
@@ -65,6 +66,16 @@ def pytest_configure(config: pytest.Config) -> None:
         suppress_health_check=[hypothesis.HealthCheck.too_slow],
     )
     hypothesis.settings.load_profile("prefloop")
+    if not config.getoption("--long"):
+        draw_no_constants()
+
+
+def draw_no_constants() -> None:
+    """Hypothesis mixes in the numbers and words of our modules imported so far: with another order of the tests, or another
+    division among processes, the examples would be others that nobody has seen."""
+    if hasattr(providers, "_get_local_constants"):  # there since 6.131
+        nothing = type(providers._local_constants)()
+        providers._get_local_constants = lambda: nothing
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

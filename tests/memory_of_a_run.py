@@ -16,16 +16,17 @@ from benchmarks.cases import CASES, MODEL
 from benchmarks.inputs import prepare
 from prefloop.config import Options
 from prefloop.engine.needs import needs_of
+from prefloop.study import config_class
 
 MIB = 2**20
-CONFIGS = {"reward": "RewardConfig", "dpo": "DPOConfig", "ppo": "PPOConfig", "reinforce": "ReinforceConfig"}
+CASE = {"reward": "reward_k4", "dpo": "dpo", "kto": "dpo", "rrhf": "dpo", "ppo": "ppo_shared", "reinforce": "ppo_shared"}
 PLAIN = {"template": "plain", "save_every": 10**6}
 
 
 def settings(method: str, folder: Path) -> dict[str, Any]:
     """Two steps of the benchmark's own case."""
     model = {"model": str(folder / "model"), **PLAIN}
-    if method in ("reward", "dpo"):
+    if CASE[method] != "ppo_shared":
         return {**model, "data": str(folder / "rankings.jsonl"), "held_out": 0.0, "epochs": 2, "batch": 10**4}
     prompts = {**model, "prompts": str(folder / "prompts.jsonl"), "rounds": 2, "prompts_per_round": 32, "max_new_tokens": 64}
     if method == "reinforce":
@@ -40,10 +41,9 @@ def resident() -> float:
 
 
 def measured(method: str, own: dict[str, Any], folder: Path) -> dict[str, float]:
-    name = {"reward": "reward_k4", "dpo": "dpo"}.get(method, "ppo_shared")
-    inputs = folder / name
+    inputs = folder / CASE[method]
     if not (inputs / "spec.json").is_file():
-        prepare(next(case for case in CASES if case.name == name), inputs, model_shape=MODEL)
+        prepare(next(case for case in CASES if case.name == CASE[method]), inputs, model_shape=MODEL)
     module, noted = import_module(f"prefloop.methods.{method}"), {}
     admit = module.admit
 
@@ -52,8 +52,8 @@ def measured(method: str, own: dict[str, Any], folder: Path) -> dict[str, float]
         return admit(config, work, device)
 
     module.admit = noting  # type: ignore[attr-defined]
-    cls = getattr(module, CONFIGS[method])
-    module.main(cls.of(**{**settings(method, inputs), **own}), Options(out=folder / f"run-{method}-{len(own)}", device="cpu"))
+    cls, main = config_class(method)
+    main(cls.of(**{**settings(method, inputs), **own}), Options(out=folder / f"run-{method}-{len(own)}", device="cpu"))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return {"reckoned": round(noted["reckoned"]), "measured": round(peak - noted["before"])}
 

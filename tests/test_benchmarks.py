@@ -9,13 +9,16 @@ from types import SimpleNamespace
 
 import pytest
 
-from benchmarks import duel, table
+from benchmarks import duel, gpu, ours, scaling, table
 from benchmarks.cases import CASES, MODEL, tiny
 from benchmarks.inputs import TINY_MODEL, answer_lengths, completion_lengths, prepare, word_tokenizer
 from benchmarks.machine import ROOT, Clock, Rates, machine, memory, others
 from benchmarks.peers import SIDES as PEERS
 from benchmarks.work import cache_bytes, floor, trunk_weights, visible, weight_bytes, work
+from prefloop.config import Optimiser
 from prefloop.data.read import read_groups, read_prompts
+from prefloop.methods.dpo import DPOConfig
+from prefloop.methods.ppo import PPOConfig
 from prefloop.models.encode import Encoder
 from prefloop.models.load import load_policy
 from tests.helpers import assert_close
@@ -172,6 +175,82 @@ def test_half_the_speed_of_the_machine_doubles_every_floor(name):
     assert_close(floor(given, flops=1e9, bandwidth=1e8), 2 * floor(given, flops=2e9, bandwidth=2e8))
 
 
+# --- our side ------------------------------------------------------------------------------------------------------------
+
+
+def settings_given(monkeypatch, name: str, **shape) -> dict:
+    """What our side would run a method with."""
+    given: list[dict] = []
+    monkeypatch.setattr(ours, "run_method", lambda method, config, settings, **rest: given.append(settings))
+    ours.SIDES[CASE[name].kind]({"shape": {**CASE[name].shape, **shape}, "folder": "f"}, None)
+    return given[0]
+
+
+@pytest.mark.parametrize(("share", "critic"), [("none", "reward"), ("trunk", "policy"), ("adapters", "policy")])
+def test_networks_are_shared_as_the_case_says(monkeypatch, share, critic):
+    config = PPOConfig.of(**settings_given(monkeypatch, "ppo_shared", share=share))
+    assert (config.share, config.critic) == (share, critic)
+
+
+def test_tokens_at_once_are_what_a_run_takes_by_itself_unless_others_are_tried(monkeypatch):
+    assert DPOConfig.of(**settings_given(monkeypatch, "dpo")).optim.micro_tokens == Optimiser().micro_tokens
+    assert DPOConfig.of(**settings_given(monkeypatch, "dpo", micro_tokens=77)).optim.micro_tokens == 77
+
+
+def test_without_cuda_the_benchmark_of_real_shapes_says_so_and_measures_nothing(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["benchmarks.gpu"])
+    monkeypatch.setattr(gpu.torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(gpu, "Machine", lambda *given, **settings: pytest.fail("measured"))
+    gpu.main()  # and so ends with exit code 0
+    assert "this machine has no CUDA" in capsys.readouterr().out
+
+
+# --- how cost grows ------------------------------------------------------------------------------------------------------
+
+
+def test_the_floor_of_a_way_is_its_tokens_and_the_pairs_that_see_each_other():
+    sizes = {"k": 3, "prompt": 5, "completion": 2}
+    forward_of = lambda tokens, seen: 2 * trunk_weights(MODEL) * tokens + 4 * MODEL["layers"] * MODEL["width"] * seen  # noqa: E731
+    once = forward_of(5 + 3 * 2, visible(5, [2, 2, 2]))
+    each = forward_of(3 * (5 + 2), 3 * (7 * 8 / 2))
+    assert_close(scaling.operations(scaling.ONCE, MODEL, **sizes), 3 * scaling.PROMPTS * once)
+    assert_close(scaling.operations(scaling.EACH, MODEL, **sizes), 3 * scaling.PROMPTS * each)
+    alone = {"k": 1, "prompt": 5, "completion": 2}  # then both ways are the same row
+    assert_close(scaling.operations(scaling.ONCE, MODEL, **alone), scaling.operations(scaling.EACH, MODEL, **alone))
+
+
+def grown(**more) -> dict:
+    def at(once, each):
+        return {way: {"median": s, "min": s / 2, "max": s * 2} for way, s in ((scaling.ONCE, once), (scaling.EACH, each))}
+
+    floor = {scaling.ONCE: 0.1, scaling.EACH: 0.3}
+    points = [{"at": 2, "seconds": at(0.5, 1.0), "floor": floor}, {"at": 4, "seconds": at(0.4, 2.0), "floor": floor}]
+    told = {"repeats": 3, "prompts": 4, "micro_tokens": 2048, "machine": "here", "threads": 2, "others": 0.01, "commit": "abc"}
+    return {"points": points, **told, **more}
+
+
+def test_what_is_said_of_an_axis_are_its_ends_their_ratio_and_the_share_of_the_floor():
+    said = scaling.lines({"k": grown()})
+    assert "| k 2 | 0.5 (0.25 to 1) | 1 (0.5 to 2) | **2** | 0.1 | 20% |" in said
+    assert "| k 4 | 0.4 (0.2 to 0.8) | 2 (1 to 4) | **5** | 0.1 | 25% |" in said
+
+
+def test_the_same_figures_give_the_same_picture(tmp_path):
+    pytest.importorskip("matplotlib")
+    for name in ("a.svg", "b.svg"):
+        scaling.draw({"k": grown(), "prompt": grown()}, tmp_path / name)
+    assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "b.svg").read_bytes()
+    assert scaling.LABELS["prompt"] in (tmp_path / "a.svg").read_text(encoding="utf-8")
+
+
+def test_the_page_shows_how_cost_grows_as_it_was_measured():
+    found = json.loads(scaling.RESULT.read_text(encoding="utf-8"))
+    assert list(found) == list(scaling.AXES)
+    assert [[p["at"] for p in one["points"]] for one in found.values()] == [list(values) for values in scaling.AXES.values()]
+    assert all(one["repeats"] >= 3 and one["model"] == MODEL for one in found.values())
+    assert scaling.page(found) == scaling.PAGE.read_text(encoding="utf-8"), "write it anew: python -m benchmarks.scaling --draw"
+
+
 # --- turns ---------------------------------------------------------------------------------------------------------------
 
 
@@ -222,7 +301,7 @@ def test_a_worker_answers_each_turn_on_its_own_channel_whatever_is_printed():
         "    turns.done(3)\n"
     )
     process = subprocess.run(
-        [sys.executable, "-c", side], cwd=ROOT, input='{"steps": 2}\n{"steps": 1}\n', capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", side], cwd=ROOT, input='{"steps": 2}\n{"steps": 1}\n', capture_output=True, text=True, timeout=600
     )
     said = [json.loads(line) for line in process.stdout.splitlines()]
     assert [one["units"] for one in said] == [3, 6, 3]  # the start, two steps, one step; then nobody asked any more

@@ -46,6 +46,60 @@ def test_help_lists_every_command_and_a_study_can_run_what_trains():
     assert {"pretrain", "sft", "reward", "select", "ppo", "sample", "score", "evaluate"} <= set(study.COMMANDS) & set(COMMANDS)
 
 
+@pytest.mark.parametrize("group", [(), ("data",), ("world",), ("collect",)])
+def test_the_list_of_commands_is_cut_nowhere(group):
+    listed = prefloop(*group, "--help").out
+    assert "..." not in listed.partition("Commands:")[2]
+    assert bool(group) or "GRPO, Dr. GRPO, DAPO," in listed
+
+
+@pytest.mark.parametrize(
+    ("typed", "told"),
+    [
+        (["sft", "--model", "x", "--data", "y"], "settings are written key=value, without dashes: model=x\n"),
+        (["sft", "data=y", "--optim.lr=1e-5"], "settings are written key=value, without dashes: optim.lr=1e-5\n"),
+        (
+            ["ppo", "--prompts-per-round", "--dry-run"],
+            "settings are written key=value, without dashes: prompts_per_round=VALUE\n",
+        ),
+        (["data", "check", "f.jsonl", "--format", "text"], "settings are written key=value, without dashes: format=text\n"),
+    ],
+)
+def test_a_setting_typed_as_an_option_is_answered_with_how_it_is_written(typed, told):
+    outcome = prefloop(*typed)
+    assert outcome.code == 2 and told in outcome.err and "No such option" in outcome.err
+
+
+def test_a_command_without_settings_gives_no_such_advice():
+    outcome = prefloop("run", "--outt", "x", "study.yaml")
+    assert outcome.code == 2 and "key=value" not in outcome.err and "--out" in outcome.err
+
+
+def test_a_misspelt_path_is_answered_with_the_nearest_one_through_misspelt_folders(tmp_path):
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "five-seeds.yaml").write_text("name: x\n")
+    (tmp_path / "configs" / "pairs.jsonl").write_text("")
+    (tmp_path / "judged").mkdir()
+    for typed, near in (
+        (["run", tmp_path / "confgs" / "five-sedes.yaml"], tmp_path / "configs" / "five-seeds.yaml"),
+        (["data", "check", tmp_path / "confgs" / "pair.jsonl"], tmp_path / "configs" / "pairs.jsonl"),
+        (["report", tmp_path / "juged"], tmp_path / "judged"),
+    ):
+        outcome = prefloop(*typed)
+        assert outcome.code == 2 and f"nearest: {near}\n" in outcome.err
+    outcome = prefloop("run", tmp_path / "configs" / "nothing.yaml")
+    assert outcome.code == 2 and f"in {tmp_path / 'configs'} there are: five-seeds.yaml\n" in outcome.err
+
+
+def test_misspelt_columns_are_no_success(tmp_path):
+    (tmp_path / "pairs.jsonl").write_text(json.dumps({"prompt": "q", "chosn": "a", "rejectd": "b"}) + "\n")
+    outcome = prefloop("data", "check", tmp_path / "pairs.jsonl")
+    assert outcome.code == 2 and outcome.out == ""
+    assert "found    prompt (text), chosn (text), rejectd (text)\n" in outcome.err
+    assert "needed   prompt (text or list), chosen" in outcome.err and "chosen is missing, chosn is there" in outcome.err
+    assert prefloop("data", "check", tmp_path / "pairs.jsonl", "format=prompts").code == 0
+
+
 def test_help_brings_nothing_heavy():
     program = (
         "import sys\nfrom prefloop.cli import app\n"

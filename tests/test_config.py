@@ -120,7 +120,7 @@ def test_an_item_cannot_reach_into_a_number():
 
 def test_every_problem_of_a_file_is_in_one_message():
     told = refusal("n=x", "shar=1", "inner.steps=y")
-    assert told.startswith("the command line does not describe a Outer:\n")
+    assert told.startswith("the command line cannot be used as written:\n")
     assert len(told.splitlines()) == 4
 
 
@@ -133,13 +133,13 @@ def test_files_that_are_no_settings(tmp_path):
     assert "must hold key: value lines, it holds a list" in refusal(str(tmp_path / "list.yaml"))
     assert "cannot be read as a configuration file" in refusal(str(tmp_path / "bytes.yaml"))
     assert "cannot be read as a configuration file" in refusal(str(tmp_path))
-    assert f"nearest in that folder: {tmp_path / 'train.yaml'}" in refusal(str(tmp_path / "trian.yaml"))
+    assert f"nearest: {tmp_path / 'train.yaml'}" in refusal(str(tmp_path / "trian.yaml"))
     assert "settings are written key=value" in refusal(str(tmp_path / "nowhere" / "x.yaml"))
     assert "one configuration file at a time, got 2: a.yaml, b.yaml" in refusal("a.yaml", "b.yaml")
 
 
 def test_python_gets_the_same_messages():
-    with pytest.raises(ConfigError, match=r"the call does not describe a Outer:\n  unknown key 'shar'; did you mean 'share'\?"):
+    with pytest.raises(ConfigError, match=r"the call cannot be used as written:\n  unknown key 'shar'; did you mean 'share'\?"):
         Outer.of(shar=1)
 
 
@@ -152,7 +152,8 @@ def test_every_setting_of_every_command_is_explained_and_has_a_place_in_yaml():
         own = {name: field for name, field in cls.model_fields.items() if config_of(field) is None and name != "seed"}
         assert all(field.description for field in own.values()), command
         needed = {name: "x" for name, field in cls.model_fields.items() if field.is_required() and field.annotation is str}
-        needed |= {"sample": {"model": "x"}, "rrhf": {"data": "x"}}.get(command, {})  # one of two, so neither is required
+        one_of_two = {"sample": {"model": "x"}, "rrhf": {"data": "x"}, "benchmark": {"draws": "x", "rewards": {"x": "x"}}}
+        needed |= one_of_two.get(command, {})  # neither is required
         if all(not field.is_required() or name in needed for name, field in cls.model_fields.items()) and command != "pretrain":
             config = cls.of(**needed)
             assert parse(cls, yaml.safe_load(config.to_yaml()), where="the folder") == config
@@ -172,7 +173,7 @@ def test_options_and_the_optimiser_have_the_defaults_the_pages_state(tmp_path):
     assert Options(out=tmp_path) == Options(out=Path(tmp_path), resume=False, device="auto", dry_run=False)
     assert Optimiser().model_dump() == {
         "lr": 1e-3, "schedule": "cosine", "final": 0.1, "warmup": 0, "betas": (0.9, 0.95), "eps": 1e-8, "weight_decay": 0.0,
-        "grad_clip": 1.0, "micro_batch": 0, "micro_tokens": 0,
+        "grad_clip": 1.0, "micro_batch": 0, "micro_tokens": 2048,
     }  # fmt: skip
     assert read_yaml_of(Optimiser()) == {**Optimiser().model_dump(mode="json")}
 

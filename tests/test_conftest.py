@@ -1,9 +1,11 @@
+import importlib
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import hypothesis
+import hypothesis.strategies as st
 import pytest
 
 from tests.conftest import folder_of, n_threads
@@ -58,11 +60,9 @@ def test_with_the_data_and_the_flag_nothing_is_left_out(tmp_path):
     assert "4 passed" in outcome(tmp_path, "--long", data=tmp_path / "sets")
 
 
-def test_the_cores_are_shared_among_the_test_processes():
-    assert n_threads({}, 8) == 8
-    assert n_threads({"PYTEST_XDIST_WORKER_COUNT": "3"}, 8) == 2
-    assert n_threads({"PYTEST_XDIST_WORKER_COUNT": "9"}, 8) == 1
-    assert n_threads({"PYTEST_XDIST_WORKER_COUNT": "2", "PREFLOOP_TEST_THREADS": "5"}, 8) == 5
+def test_every_machine_computes_with_as_many_threads_as_every_other():
+    assert n_threads({}) == 1
+    assert n_threads({"PREFLOOP_TEST_THREADS": "5"}) == 5
 
 
 def test_torch_takes_the_threads_that_were_set():
@@ -77,6 +77,28 @@ def test_the_tests_ask_no_hub_and_keep_nothing_in_the_cache_of_a_person():
 
 def test_a_property_is_not_refuted_by_a_busy_machine():
     assert hypothesis.settings().deadline is None
+
+
+def examples() -> list[str]:
+    drawn = []
+
+    @hypothesis.settings(max_examples=50)
+    @hypothesis.given(st.lists(st.floats()))
+    def draw(example):
+        drawn.append(repr(example))
+
+    draw()
+    return drawn
+
+
+def test_a_property_sees_the_same_examples_whatever_was_imported_before(tmp_path, monkeypatch, request):
+    if request.config.getoption("--long"):
+        pytest.skip("the long runs look for new ones")
+    before = examples()
+    (tmp_path / "full_of_numbers.py").write_text(f"NUMBERS = {[n / 7 for n in range(2000, 2300)]}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    importlib.import_module("full_of_numbers")
+    assert examples() == before
 
 
 def test_time_is_told_per_folder_of_tests():

@@ -34,7 +34,7 @@ CONFIGS = sorted([*(ROOT / "configs").rglob("*.yaml"), *(ROOT / "prefloop" / "st
 SHELL = ("sh", "bash", "shell", "console", "zsh")
 USAGE_ERROR = typer.BadParameter.__bases__[0]  # typer brings its own copy of click's, or uses the package, by version
 REFUSALS = (AssertionError, PrefloopError, USAGE_ERROR)
-LONGEST = 120  # seconds for all the executed blocks of a page
+LONGEST = 600  # seconds for all the executed blocks of a page
 
 
 class Block(NamedTuple):

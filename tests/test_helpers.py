@@ -1,8 +1,12 @@
+from itertools import count
+
 import numpy as np
 import pytest
 import torch
 
+from tests import ports
 from tests.helpers import assert_close
+from tests.ports import free_port
 
 
 @pytest.mark.parametrize(
@@ -35,3 +39,9 @@ def test_what_differs_is_refused(actual, expected):
 )
 def test_what_is_equal_but_for_rounding_is_accepted(actual, expected):
     assert_close(actual, expected)
+
+
+def test_a_free_port_is_given_to_one_process_only(monkeypatch):
+    given = {free_port() for _ in range(3)}
+    monkeypatch.setattr(ports, "numbers", count())  # as in a process whose id leads to the same numbers
+    assert len(given | {free_port() for _ in range(3)}) == 6

@@ -16,9 +16,12 @@ RUNS = {
     "ppo, networks of their own": ("ppo", {}),
     "ppo, a shared trunk": ("ppo", {"share": "trunk"}),
     "ppo, one base": ("ppo", {"share": "adapters", "critic": "policy"}),
-    "ppo, 1,024 tokens at once": ("ppo", {"share": "trunk", "optim": {"micro_tokens": 1024}}),
+    "ppo, everything at once": ("ppo", {"share": "trunk", "optim": {"micro_tokens": 0}}),
     "reward, K = 4": ("reward", {}),
-    "dpo": ("dpo", {"optim": {"micro_tokens": 4096}}),
+    "dpo": ("dpo", {}),
+    "dpo, everything at once": ("dpo", {"optim": {"micro_tokens": 0}}),
+    "kto": ("kto", {}),
+    "rrhf": ("rrhf", {}),
     "grpo, K = 2": ("reinforce", {}),
 }
 

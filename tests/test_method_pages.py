@@ -148,3 +148,20 @@ def test_every_metric_in_the_table_of_ppo_is_written_by_some_run(written):
 
 def test_names_are_read_outside_fenced_blocks():
     assert in_code_marks("a `b` c\n\n```text\nd `e`\n```\n\n| `f`, `g/h` |\n") == {"b", "f", "g/h"}
+
+
+METHODS = ("benchmark", "best-of-n", "dpo", "kto", "ppo", "pretrain", "reinforce", "relearn", "reward", "rrhf", "rules", "sft")
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_page_says_what_a_method_does_by_which_equation_with_which_settings_and_when_to_use_it(method):
+    page = (PAGES / f"{method}.md").read_text(encoding="utf-8")
+    parts = re.split(r"^## ", page, flags=re.MULTILINE)
+    names = [part.partition("\n")[0] for part in parts[1:]]
+    wanted = ("What it does", "Settings that matter", "What it (logs|reports)", "When to use it, what it gives up")
+    found = [next((place for place, name in enumerate(names) if re.match(pattern, name)), None) for pattern in wanted]
+    assert None not in found and found == sorted(found), names
+    assert "```text" in parts[1 + found[0]], "the equation stands in a block"
+    assert "```sh parse" in parts[1 + found[0]], "and below it how it is run"
+    assert re.search(r"All keys:\n?\s*\[prefloop [\w-]+\]\(\.\./cli\.md#", parts[1 + found[1]])
+    assert re.match(r"# [\w-]+: .+\n\n`prefloop/", page), "the file it lives in comes first"

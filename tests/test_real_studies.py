@@ -1,17 +1,22 @@
 """The studies on real data: what can be seen to be wrong with them without running them, and how a study of rewards ends."""
 
+import gzip
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from prefloop.study import load_study, references
+from prefloop.config import Options
+from prefloop.models.load import save_model
+from prefloop.models.tokenizer import new_llama, train_tokenizer
+from prefloop.study import config_class, load_study, references
 from tests.command_line import prefloop
 from tests.report.reading import Page
 
 ROOT = Path(__file__).parent.parent
-STUDIES = ("hh-harmless", "oasst-kway", "stories-sentiment")
+STUDIES = ("hh-harmless", "oasst-kway", "stories-sentiment", "real-preferences")
+LEARNS = ("reward", "dpo", "kto", "rrhf")  # and judges on rankings or thumbs it holds out
 
 
 def stages_of(name: str) -> dict[str, dict[str, Any]]:
@@ -19,12 +24,12 @@ def stages_of(name: str) -> dict[str, dict[str, Any]]:
 
 
 def leaks(stages: dict[str, dict[str, Any]]) -> list[str]:
-    """Reward models whose language model, made from the same data, may have read what they are judged on."""
+    """What is judged on held-out choices although its language model, made from the same data, may have read them."""
     found = []
     for name, settings in stages.items():
         trunk = stages.get(next(iter(references(settings.get("model", ""))), ""), {})
         same_split = all(trunk.get(key) == settings.get(key) for key in ("held_out", "seed"))
-        if settings["do"] == "reward" and trunk.get("data") == settings["data"] and not same_split:
+        if settings["do"] in LEARNS and trunk.get("data") == settings["data"] and not same_split:
             found.append(name)
     return found
 
@@ -35,10 +40,11 @@ def test_a_leak_would_be_seen():
     assert leaks({"base": base, "reward": reward}) == []
     assert leaks({"base": base, "reward": {**reward, "held_out": 0.3}}) == ["reward"]
     assert leaks({"base": {**base, "seed": 1}, "reward": reward}) == ["reward"]
+    assert leaks({"base": base, "dpo": {**reward, "do": "dpo", "held_out": 0.3}}) == ["dpo"]
 
 
 @pytest.mark.parametrize("name", STUDIES)
-def test_no_language_model_has_read_what_its_reward_model_is_judged_on(name):
+def test_no_language_model_has_read_what_is_judged_on_it(name):
     assert leaks(stages_of(name)) == []
 
 
@@ -50,6 +56,50 @@ def test_the_two_sides_of_the_kway_study_differ_in_pairing_and_batch_alone():
         together, shuffled = stages[f"{name}_kway"], stages[f"{name}_shuffled"]
         assert {key for key in together | shuffled if together.get(key) != shuffled.get(key)} == {"pairing", "batch"}
 
+
+def test_every_method_sees_the_same_rows_of_a_set_and_is_judged_on_the_same_prompts():
+    stages = stages_of("real-preferences")
+    sets = {name.rpartition("_")[0] for name in stages if name.endswith("_rrhf")}
+    assert len(sets) == 4
+    for name in sets:
+        sides = [stages[f"{name}_{method}"] for method in LEARNS]
+        for key in ("data", "held_out", "max_prompt", "max_completion", "batch", "epochs", "model"):
+            assert len({str(side.get(key)) for side in sides}) == 1, (name, key)
+
+
+# ------------------------------------------------------------------------------------------------ the sets themselves
+
+SETS = {
+    "hh_rlhf_harmless/pairs.jsonl.gz": LEARNS,
+    "ultrafeedback_pairs/train_clean.jsonl.gz": LEARNS,
+    "pku_saferlhf_pairs/pairs.jsonl.gz": LEARNS,
+    "oasst1_en_validation/ranked_groups.jsonl.gz": LEARNS,
+    "oasst2_filtered_trees/ranked_groups.jsonl.gz": LEARNS,
+    "dpo_demo_en_zh/kto_en.jsonl.gz": ("kto",),
+}
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("name", SETS)
+def test_the_commands_learn_from_a_real_set_as_it_was_published(data, tmp_path, name):
+    """Its first rows, unchanged, and a model of one layer: every command trains a step and judges what it held out."""
+    lines = gzip.decompress((data / name).read_bytes()).decode().splitlines()[:24]
+    rows = tmp_path / Path(name).name.removesuffix(".gz")
+    rows.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    tokenizer = train_tokenizer([line[:2000] for line in lines], vocab_size=400)
+    model = new_llama(tokenizer, width=16, layers=1, heads=2, kv_heads=1, context=768, seed=0)
+    save_model(model, tokenizer, tmp_path / "model", card={})
+    sizes = {"max_prompt": 704, "max_completion": 32, "max_dropped": 1.0, "held_out": 0.5, "epochs": 1, "batch": 32}
+    for command in SETS[name]:
+        cls, main = config_class(command)
+        given = {"model": str(tmp_path / "model"), "data": str(rows), "template": "dialogue", **sizes}
+        summary = main(cls.of(**given), Options(out=tmp_path / command, device="cpu"))
+        told = [summary.get("pair_accuracy"), summary.get("auc")][command == "kto"]
+        assert summary["steps"] == 1 and told["n_prompts"] > 1
+        assert 0 <= told["low"] <= told["mean"] <= told["high"] <= 1
+
+
+# ------------------------------------------------------------------------------------------------ a study, at a size a test can hold
 
 TINY = """
 name: tiny

@@ -108,7 +108,7 @@ def test_wombat_learns_from_the_answers_of_several_models_in_the_order_of_a_judg
     assert summary["rankings"] == len(groups)
 
 
-@pytest.mark.parametrize("name", ["expert-iteration", "wombat"])
+@pytest.mark.parametrize("name", ["expert-iteration", "wombat", "wombat-world", "simulated-benchmark", "real-preferences"])
 def test_a_recipe_says_what_it_asks_what_is_expected_and_how_long_it_takes(name):
     header = (ROOT / "configs" / f"{name}.yaml").read_text().split("\nname:")[0]
     for word in ("Question", "Expected", "Time", "Run"):

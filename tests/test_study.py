@@ -315,13 +315,58 @@ def test_a_folder_that_no_study_made_is_left_alone(tmp_path):
     assert (tmp_path / "seed-0" / "first" / "thesis.txt").read_text() == "years of work"
 
 
+def test_a_refused_study_leaves_nothing_and_a_later_refusal_keeps_what_was_done(tmp_path, monkeypatch):
+    def refused(config: Any, options: Options) -> dict[str, Any]:
+        if config.size == 7:
+            raise ConfigError("seven is too many")
+        return study_commands.main(config, options)
+
+    kept = study.config_class
+    monkeypatch.setattr(study, "config_class", lambda command: (kept(command)[0], refused))
+    with pytest.raises(ConfigError, match="seven"):
+        ran(tmp_path / "new" / "study", with_("first", size=7))
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(ConfigError, match="seven"):
+        ran(tmp_path / "study", with_("second", size=7))
+    assert {path.name for path in (tmp_path / "study" / "seed-0").iterdir()} == {"first"}
+    plan = json.loads((tmp_path / "study" / "study.json").read_text())
+    assert [stage["folder"] for stage in plan["stages"]] == [f"seed-0/{name}" for name in CHAIN]
+
+
+def test_a_dry_run_before_anything_ran_knows_the_folders_and_no_times(tmp_path):
+    said: list[str] = []
+    run_study(StudyConfig.of(name="s", stages=CHAIN), Options(out=tmp_path / "out", dry_run=True), announce=said.append)
+    assert [
+        line.endswith(f"{tmp_path / 'out' / 'seed-0' / name}: would run") for line, name in zip(said, CHAIN, strict=False)
+    ] == [True] * 4
+    assert said[4] == "4 stages: 0 there already, 4 would run; how long is not known before a first run"
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_dry_run_tells_what_was_broken_off_and_takes_times_from_another_seed(tmp_path):
+    ran(tmp_path)
+    marker = tmp_path / "seed-0" / "second" / "stage.json"
+    marker.write_text(json.dumps({**json.loads(marker.read_text()), "done": False}))
+    third = tmp_path / "seed-0" / "third" / "stage.json"
+    third.write_text(json.dumps({**json.loads(third.read_text()), "seconds": 75.0}))
+    said: list[str] = []
+    run_study(StudyConfig.of(name="s", stages=CHAIN, seeds=[0, 1]), Options(out=tmp_path, dry_run=True), announce=said.append)
+    assert said[1].endswith(": would go on")
+    assert said[6].endswith(": would run, 1 min 15 s before")
+    assert said[8] == "8 stages: 3 there already, 5 would run, in about 1 min 15 s; 2 never ran, their time is not known"
+
+
 def test_a_dry_run_says_what_would_run_and_runs_nothing(tmp_path):
     ran(tmp_path)
     study_commands.CALLS.clear()
     said: list[str] = []
     config = StudyConfig.of(name="s", stages=with_("second", size=2))
     assert run_study(config, Options(out=tmp_path, dry_run=True), announce=said.append) == []
-    assert [line.rpartition(": ")[2] for line in said] == ["there already", "would run", "would run", "there already"]
+    what = [line.rpartition(": ")[2] for line in said[:4]]
+    changed = "would run again, its settings or inputs have changed, 0 s before"
+    assert what == ["there already, 0 s before", changed, changed, "there already, 0 s before"]
+    assert said[1].split(": ")[0].split() == ["[2/4]", "second", "prefloop", "note", str(tmp_path / "seed-0" / "second")]
+    assert said[4:] == ["4 stages: 2 there already, 2 would run, in about 0 s", "nothing was run (--dry-run)"]
     assert not study_commands.CALLS
 
 
@@ -378,7 +423,7 @@ def test_studies_that_come_with_prefloop_are_included_by_name(tmp_path):
         ("name: x\nstages: {a: {size: 1}}\n", "stage a: do: None is not a command"),
         ("name: x\nstages: {a: {do: note, text: '${b}/x'}, b: {do: note}}\n", "stage a names b, which does not come before it"),
         ("name: x\nstages: {a: {do: note, text: '${zebra}'}}\n", "stage a names zebra, which does not come before it"),
-        ("name: x\nstages: {a: {do: note, siez: 1}}\n", "stage a does not describe a NoteConfig:\n  unknown key 'siez'; did you mean 'size'?"),
+        ("name: x\nstages: {a: {do: note, siez: 1}}\n", "stage a cannot be used as written:\n  unknown key 'siez'; did you mean 'size'?"),
         ("name: x\nstages: {a: {do: note}}\nsweep: {b.size: [1]}\n", "sweep: 'b.size' is not stage.setting; stages: a"),
         ("name: x\nstages: {a: {do: note}}\nsweep: {a: [1]}\n", "sweep: 'a' is not stage.setting"),
         ("name: x\nstages: {a: {do: note}}\nsweep: {a.siez: [1]}\n", "unknown key 'siez'"),
@@ -392,7 +437,7 @@ def test_studies_that_come_with_prefloop_are_included_by_name(tmp_path):
         ("name: x\nstages: {a: {do: note}}\nsweep: {a..size: [1]}\n", "sweep: 'a..size' is not stage.setting"),
         ("name: x\nstages: {a: {do: note}}\nsweep: {a.do: [note]}\n", "sweep: 'a.do' is a command, no setting"),
         ("name: x\nstages: {a: {do: note, size: 1}}\nsweep: {a.size.deep: [1]}\n", "sweep: a.size.deep: size is 1, which has no settings of its own"),
-        ("name: x\nstages: {a: {do: note}}\nsweep: {a.siez: [1]}\n", "stage a@a.siez=1 does not describe a NoteConfig"),
+        ("name: x\nstages: {a: {do: note}}\nsweep: {a.siez: [1]}\n", "stage a@a.siez=1 cannot be used as written"),
         ("name: x\nstages: {a: {do: note}}\nsweep: {a.text: ['${zebra}']}\n", "sweep a.text, of stage a, names zebra, which does not come before it"),
         ("name: x\nstages: {a: {do: note}, b: {do: note}}\nsweep: {a.text: [x, '${b}']}\n", "sweep a.text, of stage a, names b, which does not come before it"),
         ("name: x\nstages: {a: {do: note}}\nsweep: {a.text: [x/y, x_y]}\n", "a@a.text=x/y and a@a.text=x_y would both be"),
@@ -523,8 +568,9 @@ def test_a_second_run_of_the_demo_finds_everything_there(demo):
     before = {path: path.read_bytes() for path in folder.rglob("model.safetensors")}
     outcome = prefloop("run", str(folder / "tiny.yaml"), "--out", str(folder / "out"), "--device", "cpu", "--dry-run")
     assert outcome.code == 0
-    assert outcome.out.count("there already") == len(load_study(folder / "tiny.yaml").stages)
-    assert "would run" not in outcome.out
+    n = len(load_study(folder / "tiny.yaml").stages)
+    assert outcome.out.count(": there already") == n and f"{n} stages: {n} there already, 0 would run\n" in outcome.out
+    assert ": would run" not in outcome.out
     assert {path: path.read_bytes() for path in folder.rglob("model.safetensors")} == before
 
 

@@ -19,6 +19,7 @@ from typing import Any
 
 import httpx
 
+from prefloop.collect.folders import media_folder
 from prefloop.data.write import write_groups
 from prefloop.errors import DataError, RunError, Waiting
 from prefloop.records import Group, content_id
@@ -101,11 +102,17 @@ class Project:
     def push(
         self, source: str | Path | Sequence[Group], *, dry_run: bool = False, skip_bad: bool = False, priority: int = 0
     ) -> Json:
-        """Import a file, or groups from memory; the report. DataError with every problem, and nothing imported, where it is bad."""
+        """Import a file, a folder of pictures by prompt, or groups from memory; the report. DataError with every problem, and
+        nothing imported, where it is bad."""
         if not isinstance(source, str | Path):
             with temporary_lines(source) as path:
                 return self.push(path, dry_run=dry_run, skip_bad=skip_bad, priority=priority)
         path = Path(source)
+        if (found := media_folder(path)) is not None:
+            groups = found.whole()
+            for one in found.files.values() if not dry_run else ():
+                self.upload(one.path)
+            return {"items": len(groups), "problems": []} if dry_run else self.push(groups, skip_bad=skip_bad, priority=priority)
         if not path.is_file():
             raise DataError(f"there is no file {path}")
         given = {"name": path.name, "dry_run": dry_run, "skip_bad": skip_bad, "priority": priority}

@@ -51,7 +51,12 @@ def collect_app(explained: Explained) -> typer.Typer:
     @app.command("import")
     def import_(
         project: Annotated[str, typer.Argument(help="name of the project; made if it is not there and --template is given")],
-        source: Annotated[Path, typer.Argument(help="a file or folder of prompts with their answers, in any accepted format")],
+        source: Annotated[
+            Path,
+            typer.Argument(
+                help="prompts with their answers: a file or folder in any accepted format, or a folder of pictures by prompt"
+            ),
+        ],
         template: Annotated[str, typer.Option("--template", help="make the project, asking what this template asks")] = "",
         schema: Annotated[
             Path | None, typer.Option("--schema", help="make the project, asking what this YAML asks", show_default=False)
@@ -72,7 +77,7 @@ def collect_app(explained: Explained) -> typer.Typer:
 
             settings = {"template": template, "schema": schema, "overlap": overlap, "dry_run": dry_run, "skip_bad": skip_bad}
             with opened(data, database, may_be_new=bool(template or schema)) as found:
-                typer.echo(import_file(found, project, source, priority=priority, **settings))
+                typer.echo(import_file(found, project, source, folder=data, priority=priority, **settings))
 
     @app.command()
     def export(

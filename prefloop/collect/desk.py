@@ -6,10 +6,10 @@ from pathlib import Path
 
 from sqlalchemy import Connection, select
 
-from prefloop.collect import accounts, backup, imports, projects
+from prefloop.collect import accounts, backup, folders, imports, projects
 from prefloop.collect.access import ROLES
 from prefloop.collect.database import Database
-from prefloop.collect.schema import read_schema, template
+from prefloop.collect.schema import TaskSchema, read_schema, template
 from prefloop.collect.serve import SQLITE_NAME, locked_file, open_database
 from prefloop.collect.tables import app_user, member, project
 from prefloop.errors import ConfigError, DataError, RunError
@@ -36,6 +36,7 @@ def import_file(
     name: str,
     source: Path,
     *,
+    folder: Path,
     template: str,
     schema: Path | None,
     overlap: int,
@@ -43,37 +44,44 @@ def import_file(
     skip_bad: bool,
     priority: int,
 ) -> str:
-    """Items into a project, which is made first where a template or schema says what it asks; the lines to print."""
-    project_id = project_named(database, name, template_name=template, schema=schema, overlap=overlap, dry_run=dry_run)
-    if project_id is None:
-        report = imports.look(database, "", source, schema=schema_given(template, schema))
-    elif dry_run:
-        report = imports.look(database, project_id, source)
+    """Items into a project, which is made where a template or schema says what it asks; the lines to print. A project is made
+    only once its first file was looked at and is good: what was refused can be mended and imported by the same words."""
+    found = project_named(database, name, template_name=template, schema=schema)
+    files = folders.media_folder(source)
+    given = files or source
+    asked = schema_given(template, schema) if found is None else None
+
+    def before(project_id: str) -> str:
+        identity = project_id or new_project(database, name, schema_given(template, schema), overlap)
+        if files:
+            folders.store(database, folder, identity, files)
+        return identity
+
+    if dry_run:
+        report = imports.look(database, found or "", given, schema=asked)
     else:
-        report = imports.run(database, project_id, source, skip_bad=skip_bad, priority=priority)
+        report = imports.run(database, found or "", given, skip_bad=skip_bad, priority=priority, schema=asked, before=before)
     done = "nothing was stored (--dry-run)" if dry_run else f"{report.added:,} items are now in {name}"
     if dry_run and report.n_problems:
         raise DataError("\n".join([f"{report.n_problems:,} problems", *report.lines(), f"  {done}"]))
     return "\n".join([*report.lines(), done])
 
 
-def project_named(
-    database: Database, name: str, *, template_name: str, schema: Path | None, overlap: int, dry_run: bool
-) -> str | None:
-    """The id of a project; a new one where it may be made, none where it would be."""
+def project_named(database: Database, name: str, *, template_name: str, schema: Path | None) -> str | None:
+    """The id of a project; none where it is to be made."""
     found = database.read(lambda connection: connection.scalar(select(project.c.id).where(project.c.slug == name)))
-    if found is not None:
-        if template_name or schema:
-            raise ConfigError(f"the project {name} is there already and asks what it asks\n  leave --template and --schema out")
-        return found
-    if not template_name and not schema:
+    if found is not None and (template_name or schema):
+        raise ConfigError(f"the project {name} is there already and asks what it asks\n  leave --template and --schema out")
+    if found is None and not template_name and not schema:
         known = database.read(lambda connection: list(connection.scalars(select(project.c.slug).order_by(project.c.slug))))
         raise ConfigError(
             f"there is no project {name}\n  projects: {', '.join(known) or 'none'}\n  to make it, say what it asks: --template rank, or --schema FILE.yaml"
         )
-    asked = schema_given(template_name, schema)
-    if dry_run:
-        return None
+    return found
+
+
+def new_project(database: Database, name: str, asked: TaskSchema, overlap: int) -> str:
+    """A project that hands out work at once."""
     now = database.clock()
 
     def make(connection: Connection) -> str:
@@ -84,7 +92,7 @@ def project_named(
     return database.write(make)
 
 
-def schema_given(template_name: str, schema: Path | None):
+def schema_given(template_name: str, schema: Path | None) -> TaskSchema:
     if template_name and schema:
         raise ConfigError("give either --template or --schema, not both")
     if schema is None:

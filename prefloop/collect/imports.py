@@ -4,8 +4,8 @@ stored: it waits in a temporary file, so that nothing is read twice, or changes 
     report = look(database, project_id, "answers.jsonl")     # the dry run: what is there, and what is wrong with it, by line
     report = run(database, project_id, "answers.jsonl")      # DataError with the same report if anything is wrong
 
-Every format that prefloop reads as groups is accepted (docs/data.md); rankings in it are left aside, people answer afresh. An
-item that is there already, word for word, is left as it is: an import that was cut off is finished by running it again.
+Every format that prefloop reads as groups is accepted (docs/data.md), and folders of pictures, sounds and clips (folders.py);
+rankings in a file are left aside, people answer afresh. An item that is there already, word for word, is left as it is: an import that was cut off is finished by running it again.
 """
 
 import json
@@ -20,6 +20,7 @@ from sqlalchemy import Connection
 
 from prefloop.collect import items, media, queue
 from prefloop.collect.database import Database
+from prefloop.collect.folders import MediaFolder
 from prefloop.collect.identity import as_json
 from prefloop.collect.items import NewItem, new_item
 from prefloop.collect.schema import TaskSchema
@@ -95,17 +96,20 @@ class Found(NamedTuple):
 def look(
     database: Database,
     project_id: str,
-    source: str | Path,
+    source: str | Path | MediaFolder,
     *,
     schema: TaskSchema | None = None,
     keep: Callable[[NewItem], object] = lambda item: None,
 ) -> Report:
     """The dry run: every row is read and held against the project; nothing is stored."""
     schema = schema or database.read(lambda connection: queue.current_schema(connection, project_id)[1])
-    report = Report(name_of(source) if Path(source).is_dir() else Path(source).name)
+    files = source.files if isinstance(source, MediaFolder) else {}
+    report = Report(title_of(source))
     for chunk in chunks(checked(source, schema, report)):
         database.read(lambda connection, chunk=chunk: compare(connection, project_id, chunk, report))
-        find = lambda connection, chunk=chunk: without_files(connection, project_id, chunk, report, schema.medium)  # noqa: E731
+        find = lambda connection, chunk=chunk: without_files(  # noqa: E731
+            connection, project_id, chunk, report, schema.medium, set(files)
+        )
         unshown = database.read(find) if schema.medium != "text" else set()
         for found in chunk:
             if found.item.ext_id not in unshown:
@@ -113,17 +117,29 @@ def look(
     return report
 
 
+def title_of(source: str | Path | MediaFolder) -> str:
+    if isinstance(source, MediaFolder):
+        return source.root.name
+    return name_of(source) if Path(source).is_dir() else Path(source).name
+
+
 def run(
     database: Database,
     project_id: str,
-    source: str | Path,
+    source: str | Path | MediaFolder,
     *,
     priority: int = 0,
     skip_bad: bool = False,
     progress: Callable[[int], None] = lambda n: None,
+    schema: TaskSchema | None = None,
+    before: Callable[[str], str] = lambda project_id: project_id,
 ) -> Report:
-    """Store every item of a file. Where anything is wrong with it nothing is stored, unless ``skip_bad`` leaves that out."""
-    schema = database.read(lambda connection: queue.current_schema(connection, project_id)[1])
+    """Store every item of a file. Where anything is wrong with it nothing is stored, unless ``skip_bad`` leaves that out.
+
+    ``before`` is called with the project's id between looking and storing, and returns it: there files that items show are put
+    in their places, and a project is made that was not there (whose ``schema`` is given, its id empty).
+    """
+    schema = schema or database.read(lambda connection: queue.current_schema(connection, project_id)[1])
     with tempfile.TemporaryFile("w+", encoding="utf-8") as waiting:
         looked = look(database, project_id, source, schema=schema, keep=lambda item: waiting.write(as_line(item)))
         if looked.n_problems and not skip_bad:
@@ -132,6 +148,7 @@ def run(
         if not looked.items:
             raise DataError("\n".join([f"{looked.name} holds nothing to import", *looked.lines()[1:]]))
         waiting.seek(0)
+        project_id = before(project_id)
         for chunk in chunks(kept(waiting)):
             looked.added += store(database, project_id, chunk, priority)
             progress(looked.added)
@@ -173,9 +190,12 @@ def compare(connection: Connection, project_id: str, chunk: list[Found], report:
     report.known += len(items.known_ids(connection, project_id, [one.ext_id for one in fresh if one.ext_id not in clashing]))
 
 
-def without_files(connection: Connection, project_id: str, chunk: list[Found], report: Report, medium: str) -> set[str]:
-    """The items whose files the project does not have, or not as this medium; by their ext_id."""
-    missing = media.unknown(connection, project_id, medium, media.hashes_in(found.item.completions_json for found in chunk))
+def without_files(
+    connection: Connection, project_id: str, chunk: list[Found], report: Report, medium: str, coming: set[str]
+) -> set[str]:
+    """The items whose files the project does not have, or not as this medium; by their ext_id. Some files are ``coming``."""
+    hashes = [one for one in media.hashes_in(found.item.completions_json for found in chunk) if one not in coming]
+    missing = media.unknown(connection, project_id, medium, hashes)
     bad = set()
     for found in chunk:
         if gone := sorted(missing & set(media.hashes_in([found.item.completions_json]))):
@@ -188,7 +208,7 @@ def without_files(connection: Connection, project_id: str, chunk: list[Found], r
 # --- rows to items ----------------------------------------------------------------------------------------------------------
 
 
-def checked(source: str | Path, schema: TaskSchema, report: Report) -> Iterator[Found]:
+def checked(source: str | Path | MediaFolder, schema: TaskSchema, report: Report) -> Iterator[Found]:
     """The items of a file that are fit to be stored; what is not goes into the report."""
     seen: set[str] = set()
     said: dict[int, int] = {}  # hashes of ids and of what they stand for: a file may hold a million
@@ -211,8 +231,11 @@ def checked(source: str | Path, schema: TaskSchema, report: Report) -> Iterator[
             yield Found(where, one)
 
 
-def groups(source: str | Path, report: Report) -> Iterator[tuple[str, Group]]:
+def groups(source: str | Path | MediaFolder, report: Report) -> Iterator[tuple[str, Group]]:
     """Prompts with their answers, each with its place."""
+    if isinstance(source, MediaFolder):
+        yield from groups_of_files(source, report)
+        return
     parts = sources(source)
     for part in parts if Path(source).exists() else ():
         refuse_huge(Path(source) / part.name if Path(source).is_dir() else Path(source))
@@ -237,6 +260,16 @@ def groups(source: str | Path, report: Report) -> Iterator[tuple[str, Group]]:
         else:
             report.remarks.update(outcome.remarks)
             yield outcome.where, outcome.record
+
+
+def groups_of_files(source: MediaFolder, report: Report) -> Iterator[tuple[str, Group]]:
+    report.format = "a folder of files"
+    for where, outcome in source.groups():
+        report.rows += 1
+        if isinstance(outcome, str):
+            report.wrong(Problem(where, outcome))
+        else:
+            yield where, outcome
 
 
 def refuse_huge(path: Path) -> None:

@@ -199,6 +199,7 @@ class TaskSchema(Config):
     id: Name
     title: Words = Field({}, description="what it is called on the page")
     guidelines: Words = Field({}, description="Markdown, shown beside the work")
+    consent: Words = Field({}, description="Markdown, agreed to before the first turn")
     medium: Literal["text", "image", "audio", "video"] = "text"
     live: bool = Field(False, description="the annotator writes the prompts, models answer")
     completions: HowMany = HowMany.of()

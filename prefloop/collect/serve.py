@@ -1,6 +1,7 @@
 """Starting the service: its folder, its database, the first owner's link, and uvicorn."""
 
 import fcntl
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,7 @@ from prefloop.errors import RunError
 
 SQLITE_NAME = "collect.sqlite"
 LOOPBACK = "127.0.0.1"
+LINGERS = 3.0  # seconds in which PostgreSQL hears that a server was killed: whoever is started at once is not refused for it
 
 
 def open_database(folder: Path, url: str) -> Database:
@@ -62,7 +64,11 @@ def locked_postgresql(database: Database) -> Iterator[bool]:
     """PostgreSQL lets go of it when the connection ends."""
     with database.readers.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.detach()  # from the pool, which would keep it, and the lock, open
-        is_ours = bool(connection.scalar(text("SELECT pg_try_advisory_lock(:lock)"), {"lock": LOCK + 1}))
+        ends = time.monotonic() + LINGERS
+        while not (is_ours := bool(connection.scalar(text("SELECT pg_try_advisory_lock(:lock)"), {"lock": LOCK + 1}))):
+            if time.monotonic() > ends:
+                break
+            time.sleep(0.05)
         try:
             yield is_ours
         finally:

@@ -7,13 +7,15 @@ A request for a turn is answered at once; its replies are asked for here and wri
 import logging
 import threading
 import time
+from typing import Any
 
 from prefloop.collect import backends, chat
-from prefloop.collect.backends import ChatConfig, Failed
+from prefloop.collect.backends import BackendConfig, ChatConfig, Failed, Messages
 from prefloop.collect.chat import Asked, Begun
 from prefloop.collect.database import Closed, Database
 
 AT_ONCE = 64  # replies that are being asked for
+TRIAL_SECONDS, TRIAL_CHARACTERS = 30.0, 2000  # of a question asked by a manager
 log = logging.getLogger("prefloop.collect")
 
 
@@ -52,6 +54,15 @@ class Talk:
             self.database.write(lambda connection: chat.keep_reply(connection, **given, now=self.database.clock()))
         except Closed:
             log.info("the service ended before a reply of %s was there", one.backend)
+
+    def trial(self, backend: BackendConfig, messages: Messages) -> dict[str, Any]:
+        """One question to one back-end, by somebody who waits for it; nothing of it is stored."""
+        began, text, error = time.monotonic(), "", ""
+        try:
+            text = backends.reply(self.http, backend, messages, ends=began + min(self.config.timeout, TRIAL_SECONDS))
+        except Failed as failure:
+            error = str(failure)
+        return {"text": text[:TRIAL_CHARACTERS], "error": error, "ms": int(1000 * (time.monotonic() - began))}
 
     def stop(self) -> None:
         """Break off what is under way."""

@@ -91,7 +91,7 @@ def unranked_answers(row: dict[str, Any], name: str) -> Made:
     prompt = prompt_of(row["prompt"], "prompt", origin=name)
     values = list_of(row["completions"], "completions")
     answers = dict.fromkeys(answer_of(value, "completions") for value in values)
-    remarks = ("equal answers, taken as one",) if len(answers) < len(values) else ()
+    remarks = ("the same answer twice, taken as one",) if len(answers) < len(values) else ()
     if not answers:
         raise Unusable("no answer", snippet(prompt.text))
     completions = tuple(Completion.of(prompt, answer, source=f"dataset:{name}") for answer in answers)

@@ -80,11 +80,12 @@ class DataReport:
     def share_lost(self) -> float:
         """Rows dropped of the rows there were, answers cut of the answers encoded, prompts too long of the prompts encoded.
 
-        What was held out is read and reported, but not encoded yet, so it must not dilute the share of what was cut.
+        What was held out is read and reported, but not encoded yet, so it must not dilute the share of what was cut. The three
+        are added up, at most to 1: whoever allows all to be lost is never refused.
         """
         cut, too_long = (self.encoded.get(reason, Finding(0)).n for reason in (CUT, TOO_LONG))
         answers, prompts = self.n_encoded_answers or self.n_answers, self.n_encoded_prompts or self.n_records
-        return self.n_dropped / max(self.n_rows, 1) + cut / max(answers, 1) + too_long / max(prompts, 1)
+        return min(1.0, self.n_dropped / max(self.n_rows, 1) + cut / max(answers, 1) + too_long / max(prompts, 1))
 
     def __str__(self) -> str:
         return "\n".join(self.lines())

@@ -131,7 +131,10 @@ SYNONYMS = {  # only to suggest a mapping in a message, never to guess one in si
 
 
 def recognise(rows: Sequence[Row], *, want: str | None, where: str) -> str:
-    """The format of some rows by their columns; ``want`` is the kind of record asked for, None for the richest."""
+    """The format of some rows by their columns; ``want`` is the kind of record asked for, None for the richest.
+
+    For the richest, a format that is only missed by misspelt columns is an error: somebody wrote it, and would be given less.
+    """
     columns = columns_of(rows)
     fitting = [name for name, format in FORMATS.items() if fits(format, columns)]
     specific = [name for name in fitting if not any(is_wider(FORMATS[other], FORMATS[name]) for other in fitting)]
@@ -148,7 +151,47 @@ def recognise(rows: Sequence[Row], *, want: str | None, where: str) -> str:
             + "\n".join(f"  {name} needs {needs_of(name)}" for name in richest)
             + f"\n  say which: format={richest[0]}"
         )
+    if want is None and (meant := misspelt(richest[0], columns)):
+        raise misspelt_columns(richest[0], meant, columns, where)
     return richest[0]
+
+
+def misspelt(name: str, columns: Mapping[str, Any]) -> str:
+    """A format that gives more than the one recognised and lacks nothing but the spelling of some columns; empty if there is none."""
+    read = FORMATS[name]
+    unused = {column: value for column, value in columns.items() if column not in read.columns}
+    for other, format in FORMATS.items():
+        gives_more = (KINDS.index(format.gives), not is_wider(format, read)) < (KINDS.index(read.gives), True)
+        gone = missing(format, columns)
+        if gives_more and format.row is not read.row and gone and all(spelt_like(format, column, unused) for column in gone):
+            return other
+    return ""
+
+
+def spelt_like(format: Format, column: str, columns: Mapping[str, Any]) -> str:
+    """A column that is written almost like a missing one and holds what that one would; empty where there is none."""
+    kinds = format.needs.get(column, ANY)
+    spelt = {"".join(c for c in other.casefold() if c.isalnum()): other for other in columns if isinstance(columns[other], kinds)}
+    near = difflib.get_close_matches(column.replace("_", ""), list(spelt), n=1, cutoff=0.8)
+    return spelt[near[0]] if near else ""
+
+
+def misspelt_columns(name: str, meant: str, columns: Mapping[str, Any], where: str) -> DataError:
+    gone = missing(FORMATS[meant], columns)
+    near = {column: spelt_like(FORMATS[meant], column, columns) for column in gone}
+    return DataError(
+        f"{where} would be {meant}, but for the {'name of a column' if len(gone) == 1 else 'names of some columns'}\n"
+        f"  found    {in_a_row(columns)}\n"
+        f"  needed   {needs_of(meant)}\n"
+        f"  nearest  {', '.join(f'{column} is missing, {other} is there' for column, other in near.items())}\n"
+        f"  rename: prefloop data convert FILE NEW.jsonl {' '.join(f'mapping.{column}={other}' for column, other in near.items())}\n"
+        f"  or, if it is meant as it is: format={name}, which gives {FORMATS[name].gives}"
+    )
+
+
+def in_a_row(columns: Mapping[str, Any]) -> str:
+    """Columns with the kind of what they hold, as a reader would write them."""
+    return ", ".join(f"{column} ({kind(value)})" for column, value in columns.items())
 
 
 IN_WORDS = {"groups": "rankings, pairs or several answers to a prompt"}
@@ -157,10 +200,15 @@ CONVERTED = "columns of other names are renamed by: prefloop data convert FILE N
 
 def wrong_kind(name: str, want: str | None, columns: Mapping[str, Any], where: str) -> DataError:
     giving = [other for other, format in FORMATS.items() if format.gives in SERVED_BY[str(want)]]
+    nearest = max(giving, key=lambda other: nearness(FORMATS[other], columns))
+    gone = missing(FORMATS[nearest], columns)
+    is_near = bool(gone) and all(suggestion(FORMATS[nearest], column, columns) for column in gone)
+    renamed = " mapping.".join(f"{column}={suggestion(FORMATS[nearest], column, columns)}" for column in gone)
+    hint = f"  nearest is {nearest}, which needs {needs_of(nearest)}\n" if is_near else ""
     return DataError(
-        f"{where} is read as {name}, which gives {FORMATS[name].gives}; {IN_WORDS.get(str(want), want)} are wanted here\n"
-        f"  formats that give them: {', '.join(giving)}\n"
-        f"  its columns: {', '.join(columns)}; {CONVERTED.format('OURS=THEIRS')}"
+        f"{where} is read as {name}, which gives {FORMATS[name].gives}; {IN_WORDS.get(str(want), want)} are wanted here\n{hint}"
+        f"  its columns: {', '.join(columns)}; {CONVERTED.format(renamed if is_near else 'OURS=THEIRS')}\n"
+        f"  formats that give what is wanted: {', '.join(giving)}"
     )
 
 
@@ -185,7 +233,7 @@ def is_wider(wide: Format, narrow: Format) -> bool:
 
 
 def unknown_columns(columns: Mapping[str, Any], where: str) -> DataError:
-    found = ", ".join(f"{column} ({kind(value)})" for column, value in columns.items())
+    found = in_a_row(columns)
     known = "\n".join(f"    {name:<20} {needs_of(name)}" for name in FORMATS)
     nearest = max(FORMATS, key=lambda name: nearness(FORMATS[name], columns))
     hint = ""
@@ -202,7 +250,7 @@ def nearness(format: Format, columns: Mapping[str, Any]) -> tuple[float, int]:
     gone = missing(format, columns)
     n_needed = len(format.needs) + bool(format.either)
     alike = sum(bool(suggestion(format, column, columns)) for column in gone)
-    return (n_needed - len(gone) + 0.9 * alike) / n_needed, n_needed
+    return (n_needed - len(gone) + alike) / n_needed, n_needed
 
 
 def missing(format: Format, columns: Mapping[str, Any]) -> list[str]:
@@ -213,7 +261,9 @@ def missing(format: Format, columns: Mapping[str, Any]) -> list[str]:
 def suggestion(format: Format, column: str, columns: Mapping[str, Any]) -> str:
     """A column that could stand for a missing one, by its name and the kind of its values; empty where there is none."""
     kinds = format.needs.get(column, ANY)
-    return next((other for other in SYNONYMS.get(column, ()) if other in columns and isinstance(columns[other], kinds)), "")
+    alike = next((other for other in SYNONYMS.get(column, ()) if other in columns and isinstance(columns[other], kinds)), "")
+    unused = {other: value for other, value in columns.items() if other not in format.columns}
+    return alike or spelt_like(format, column, unused)
 
 
 def needs_of(name: str) -> str:

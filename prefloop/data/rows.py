@@ -5,7 +5,6 @@ breaks off in a way that hides how much is missing (a cut archive, a JSON docume
 """
 
 import csv
-import difflib
 import gzip
 import io
 import json
@@ -16,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-from prefloop.errors import DataError, NotInstalled
+from prefloop.errors import DataError, NotInstalled, nearest_path
 
 MAX_LINE = 16 * 2**20  # bytes of one JSON line; a longer one is never a conversation, and usually a file without line breaks
 DOCUMENT_END = "<|endoftext|>"  # on a line of its own: the file holds documents, not one text per line
@@ -80,9 +79,8 @@ def sources(path_or_id: str | Path) -> list[Source]:
     hub = HUB_ID.fullmatch(str(path_or_id))
     if hub and suffix_of(path) not in READERS and not path.parent.is_dir():
         return hub_sources(hub["repository"], hub["subset"])
-    neighbours = [neighbour.name for neighbour in path.parent.glob("*")] if path.parent.is_dir() else []
-    near = difflib.get_close_matches(path.name, neighbours, n=1)
-    hint = f"nearest in that folder: {path.parent / near[0]}" if near else "give a file, a folder, or a hub id like owner/name"
+    near = nearest_path(path)
+    hint = f"nearest: {near}" if near else "give a file, a folder, or a hub id like owner/name"
     here = "" if path.is_absolute() else f" (looked for in {Path.cwd()})"
     raise DataError(f"there is no data at {path_or_id}{here}\n  {hint}")
 

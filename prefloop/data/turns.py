@@ -211,7 +211,7 @@ def ranked_group(
         raise Unusable("answers that are all the same text", snippet(answers[0]))
     place_of = {answer: next(iter(placed)) if len(placed) == 1 else None for answer, placed in said.items()}
     if sum(place is not None for place in place_of.values()) < MIN_ANSWERS:
-        raise Unusable("fewer than 2 answers with a rank or score", f"{len(answers)} answers")
+        raise too_few_in_place(answers, places, said)
     origin = dict(zip(reversed(answers), reversed(list(sources)), strict=True)) if sources is not None else {}
     completions = {answer: Completion.of(prompt, answer, source=origin.get(answer, f"dataset:{name}")) for answer in said}
     order = sorted({place for place in place_of.values() if place is not None})
@@ -222,10 +222,23 @@ def ranked_group(
     return Made([group], remarks_on(len(answers), said))
 
 
+def too_few_in_place(answers: Sequence[str], places: Sequence[float | None], said: dict[str, set[float | None]]) -> Unusable:
+    """Why fewer than two answers have a place: nobody gave them one, or one text has several and so none that counts."""
+    twice = next((answer for answer, placed in said.items() if len(placed) > 1), None)
+    if twice is None:
+        ranked = sum(place is not None for place in places)
+        return Unusable("fewer than 2 answers with a rank or score", f"{ranked} of {len(answers)} answers have one")
+    at = " and ".join(str(number + 1) for number, answer in enumerate(answers) if answer == twice)
+    return Unusable(
+        "the same answer twice, ranked differently; without it fewer than 2 ranked answers are left",
+        f"answers {at} are both {snippet(twice, 40)!r}",
+    )
+
+
 def remarks_on(n_answers: int, said: dict[str, set[float | None]]) -> tuple[str, ...]:
-    remarks = ["equal answers, taken as one"] if n_answers > len(said) else []
+    remarks = ["the same answer twice, taken as one"] if n_answers > len(said) else []
     if any(len(placed) > 1 for placed in said.values()):
-        remarks.append("equal answers in different places, left without a place")
+        remarks.append("the same answer twice, ranked differently: which rank holds is not known, so it has none")
     return tuple(remarks)
 
 

@@ -6,8 +6,8 @@ import json
 import os
 import shutil
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -76,6 +76,20 @@ def remove_folder(folder: Path) -> None:
         shutil.rmtree(going, ignore_errors=True)
         folder.rename(going)
         shutil.rmtree(going)
+
+
+def not_there(folder: Path) -> list[Path]:
+    """A folder and those above it that are yet to be made, the innermost first."""
+    return [one for one in (folder, *folder.parents) if not one.exists()]
+
+
+def remove_what_was_made(folder: Path, names: Iterable[str], made: list[Path]) -> None:
+    """Take back a beginning: the files of these names, and then the folders made for it that are empty."""
+    with suppress(OSError):  # whatever cannot be removed stays; the refusal is what has to be told
+        for name in (*names, "lock"):
+            (folder / name).unlink(missing_ok=True)
+        for one in made:
+            one.rmdir()
 
 
 def is_at(path: Path, file: IO[str]) -> bool:

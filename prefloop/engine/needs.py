@@ -1,19 +1,20 @@
 """The memory a run will need, by part, before anything is loaded; and what to change where the device has less.
 
 What is there all the time (weights, moments, averages, answers) is added up; of the gradients with what a forward pass keeps,
-and the sampler's copy of the weights with its keys and values, only the larger is counted, for they are not there together.
-The interpreter and its libraries are not counted: they are in memory already.
+and what is let go before they come (the sampler's copy of the weights with its keys and values, a model that is asked once),
+only the larger is counted, for they are not there together. The interpreter and its libraries are not counted: they are in
+memory already.
 """
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
 from prefloop.config import Config
-from prefloop.data.reward_spec import terms_of
+from prefloop.data.reward_spec import files_of
 from prefloop.engine.progress import say
 from prefloop.errors import ConfigError
 from prefloop.models.adapters import is_adapter_on, same_folder
@@ -25,19 +26,22 @@ GIB, MIB = 2**30, 2**20
 ANSWER_BYTES = 64  # of a token of an answer in the buffers of a round
 ADAPTED = 1.3  # of the same without adapters, whose own products come and go between what is kept (measured)
 SLACK = 0.95  # of what is free may be planned with
+SAMPLE_ROWS = 256  # that are drawn side by side where a method has no setting for it
+SEARCHED = 4 * 2  # distributions a beam search holds of every row, and they are float64
 
 
 class Work(NamedTuple):
-    """What the data says: the longest row in tokens, completions of a row in their place, and rows of a round."""
+    """What the data says: tokens of the longest row, a prompt with all answers that share its row, and rows of an update."""
 
     longest: int
     rows: int
     new_tokens: int = 0  # of an answer that is drawn
     round_rows: int = 0  # answers of a round
+    prompt: int = 0  # tokens of the longest prompt that is answered
 
 
 class Needs(NamedTuple):
-    """Bytes by part. ``learning`` and ``drawing`` are not there at the same time."""
+    """Bytes by part. ``learning`` and ``drawing``, which is also who is asked before the first step, take turns."""
 
     lasting: dict[str, int]
     learning: dict[str, int]
@@ -52,9 +56,9 @@ class Needs(NamedTuple):
         return sum(self.lasting.values()) + max(sum(self.learning.values()), sum(self.drawing.values()))
 
 
-def needs_of(config: Any, work: Work) -> Needs:
-    """What a method's settings ask for; settings that a method does not have are as if left out."""
-    shape, share = shape_of(config.model), getattr(config, "share", "none")
+def needs_of(config: Any, work: Work, shape: Shape | None = None) -> Needs:
+    """What a method's settings ask for, of a model that is made and not read ``shape``; settings a method lacks are as if left out."""
+    shape, share = shape or shape_of(config.model), getattr(config, "share", "none")
     adapter = getattr(config, "adapter", None)
     rank = adapter.rank if adapter is not None and (share == "adapters" or not hasattr(config, "share")) else 0
     learned = shape.adapter(rank) if rank else shape.parameters
@@ -65,17 +69,25 @@ def needs_of(config: Any, work: Work) -> Needs:
         "weights": FLOAT * (frozen + members * learned),
         "critic": FLOAT * critic,
         "reference": FLOAT * of_reference(config, shape, rank),
-        "reward": FLOAT * of_reward(config, shape, rank),
+        "reward": FLOAT * of_reward(config, shape, rank) * (work.round_rows > 0),
         "optimiser": 2 * FLOAT * (members * learned + critic),
         "average": FLOAT * learned * (getattr(config, "ema", 0) > 0),
-        "answers": ANSWER_BYTES * work.round_rows * work.longest,
+        "answers": ANSWER_BYTES * work.round_rows * (work.prompt + work.new_tokens),
     }
     tokens = at_once(config.optim, work)
     learning = {
         "gradients": FLOAT * (members * learned + critic),
         "activations": activations(shape, tokens, has_adapter=rank > 0),
     }
-    return Needs(lasting, learning, of_sampler(config, shape, work) if work.new_tokens else {})
+    drawing = of_sampler(config, shape, work) if work.new_tokens else {}
+    return Needs(lasting, learning, drawing if work.round_rows else of_guests(config, shape, rank))
+
+
+def of_guests(config: Any, shape: Shape, rank: int) -> dict[str, int]:
+    """Other models that are asked before the first step and let go of: a reference of one's own, the reward that is learned anew."""
+    reference = getattr(config, "reference", "")
+    found = {"reference": shape_of(reference).parameters if reference else 0, "reward": of_reward(config, shape, rank)}
+    return {name: FLOAT * size for name, size in found.items() if size}
 
 
 def of_reference(config: Any, shape: Shape, rank: int) -> int:
@@ -90,20 +102,13 @@ def of_reference(config: Any, shape: Shape, rank: int) -> int:
 
 
 def of_reward(config: Any, shape: Shape, rank: int) -> int:
-    """Numbers of the reward models a policy is trained on."""
-    given = getattr(config, "reward", "")
-    folders = [
-        f.strip() for spec in ([given] if isinstance(given, str) else given) for f in scorers_of(spec) if Path(f.strip()).is_dir()
-    ]
+    """Numbers of the models that score: the reward a policy is trained on, who orders candidates, who labels pairs."""
+    candidates = getattr(config, "candidates", None)
+    given = candidates.reward if candidates else getattr(config, "judge", "") or getattr(config, "reward", "")
+    folders = [f for spec in ([given] if isinstance(given, str) else given) for f in files_of(spec) if Path(f).is_dir()]
     return sum(
         shape.adapter(rank) if rank and is_adapter_on(folder, config.model) else shape_of(folder).parameters for folder in folders
     )
-
-
-def scorers_of(spec: str) -> Iterator[str]:
-    if spec:
-        for term in terms_of(spec):
-            yield from term.scorer.split(",")
 
 
 def at_once(optim: Any, work: Work) -> int:
@@ -123,14 +128,22 @@ def activations(shape: Shape, tokens: int, *, has_adapter: bool) -> int:
 
 def of_sampler(config: Any, shape: Shape, work: Work) -> dict[str, int]:
     """A copy of the weights laid out for one token at a time, where a model is small enough, and keys and values."""
-    rows = min(config.sample_rows, work.round_rows)
-    prompts = -(-rows // config.k)
-    columns = prompts * (work.longest - work.new_tokens) + rows * work.new_tokens
+    asked = getattr(config, "candidates", config)
+    rows = min(getattr(config, "sample_rows", SAMPLE_ROWS), work.round_rows)
+    if getattr(asked, "decoding", "draw") != "draw":
+        return of_beams(shape, rows, work.prompt + work.new_tokens)
+    columns = -(-rows // asked.k) * work.prompt + rows * work.new_tokens
     copy = shape.parameters + shape.vocabulary * shape.width if FLOAT * shape.parameters <= LARGEST else 0
     return {
         "sampler's weights": FLOAT * copy,
         "keys and values": FLOAT * (2 * shape.layers * shape.keys * columns + 3 * rows * shape.vocabulary),
     }
+
+
+def of_beams(shape: Shape, rows: int, longest: int) -> dict[str, int]:
+    """Keys and values of whole rows, a layer of them twice while beams change places, and the distributions that are compared."""
+    columns = 2 * (shape.layers + 1) * shape.keys * rows * longest
+    return {"keys and values": FLOAT * (columns + SEARCHED * rows * shape.vocabulary)}
 
 
 # ------------------------------------------------------------------------------------------------ what there is
@@ -167,10 +180,10 @@ def free_of_container(folder: Path = Path("/sys/fs/cgroup")) -> int:
 # ------------------------------------------------------------------------------------------------ before a run
 
 
-def admit(config: Any, work: Work, device: torch.device) -> dict[str, int]:
+def admit(config: Any, work: Work, device: torch.device, shape: Shape | None = None) -> dict[str, int]:
     """Say what the run will need and return it by part; ConfigError, with the nearest settings that fit, where it is too much."""
     try:
-        needs = needs_of(config, work)
+        needs = needs_of(config, work, shape)
     except LookupError:
         return {}  # the weights are read next, and what is wrong with their folder is said there
     free = free_memory(device)
@@ -181,7 +194,7 @@ def admit(config: Any, work: Work, device: torch.device) -> dict[str, int]:
         say(told)
         return needs.parts
     limit = f"memory={config.memory:g} GiB" if config.memory else f"{SLACK:.0%} of what is free"
-    fits = smaller(config, lambda changed: needs_of(changed, work).total <= allowed)
+    fits = smaller(config, lambda changed: needs_of(changed, work, shape).total <= allowed)
     raise ConfigError(
         f"the run needs more memory than {limit}\n  {told}\n"
         f"  {'nearest settings that fit: ' + ' '.join(fits) if fits else 'no setting fits; use a smaller model or a larger device'}\n"

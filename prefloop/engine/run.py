@@ -49,17 +49,18 @@ from prefloop.engine.claim import (
 )
 from prefloop.engine.learner import Learner
 from prefloop.engine.lineage import hash_of, origin
-from prefloop.engine.lock import as_a_refusal, release_lock, take_lock
+from prefloop.engine.lock import as_a_refusal, not_there, release_lock, remove_what_was_made, take_lock
 from prefloop.engine.memory import keep_memory
 from prefloop.engine.plainly import number, plain
 from prefloop.engine.processes import choose_device, gathered, is_main, n_processes, on_main, rank
 from prefloop.engine.progress import bar, brief, say, track
-from prefloop.errors import DataError, Interrupted, RunError
+from prefloop.errors import DataError, Interrupted, PrefloopError, RunError
 
 T = TypeVar("T")
 
 KEPT_CHECKPOINTS = 2
 LOGS = ("metrics.jsonl", "samples.jsonl")
+FILES_OF_A_START = ("config.yaml", "meta.json", "data.json", *LOGS)  # taken back where a run is refused
 
 __all__ = ["Run", "hash_of", "open_run", "read_summary"]
 
@@ -94,6 +95,8 @@ class Run:
         self.latest: dict[str, Any] = {}
         self.earlier_seconds, self.opened_at = 0.0, time.monotonic()
         self.saved_step: int | None = None
+        self.made: list[Path] = []  # folders that this start makes
+        self.is_new = False  # whether this start is the first in its folder
         self.wants_to_stop = False
         self.former_handler: Any = None
         resume = options.resume and not options.dry_run
@@ -110,6 +113,7 @@ class Run:
         with as_a_refusal(self.folder):
             refuse_what_is_no_run(self.folder)
             is_new = not self.folder.exists()
+            self.made, self.is_new = not_there(self.folder), not (self.folder / "config.yaml").exists()
         self.lock = take_lock(self.folder)
         if not resume:
             refuse_what_nobody_asked_to_go_on_with(self.folder)
@@ -148,6 +152,8 @@ class Run:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
+        if isinstance(error, PrefloopError) and error.is_refusal and self.is_new and is_main() and not has_begun(self.folder):
+            remove_what_was_made(self.folder, FILES_OF_A_START, self.made)
         self.close()
         if kind is KeyboardInterrupt:
             raise Interrupted(f"stopped at once; {self.how_to_go_on()}") from None

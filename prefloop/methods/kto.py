@@ -32,13 +32,14 @@ from prefloop.data.labels import labels_of
 from prefloop.engine.data_report import report_data
 from prefloop.engine.forecast import forecast
 from prefloop.engine.learner import Learner, Term
+from prefloop.engine.needs import Work, admit
 from prefloop.engine.order import share, steps_per_epoch, turn
 from prefloop.engine.plan import Plan
 from prefloop.engine.processes import gathered, on_main
 from prefloop.engine.progress import say
 from prefloop.engine.run import open_run
 from prefloop.errors import DataError
-from prefloop.models.batch import RankedBatch, flat_rows, row_lengths, take
+from prefloop.models.batch import RankedBatch, flat_rows, row_lengths, row_tokens, take
 from prefloop.models.context import refuse_longer_than_context
 from prefloop.models.encode import Encoder, ranked_batch
 from prefloop.models.evaluation import by_prompts, mean_loss
@@ -49,6 +50,7 @@ from prefloop.models.tokenizer import refuse_other_tokenizer
 from prefloop.ops.loss import Loss
 from prefloop.ops.preference import kto_loss, mismatched, mismatched_distance, per_class
 from prefloop.records import Group
+from prefloop.stats.auc import auc_over_prompts
 from prefloop.stats.pair_accuracy import clustered_share, hits, length_baselines, pair_accuracy
 
 GOOD, BAD = 0, 1  # the place of an answer
@@ -88,6 +90,7 @@ class KTOConfig(Config):
     batch: int = Field(32, ge=1, description="prompts of a step, each with its labelled answers")
     unusable: bool = Field(True, description="answers called unusable are bad; false leaves them out")
     adapter: Adapter = Adapter()
+    memory: float = Field(0.0, ge=0, description="GiB the run may need; 0 = what the device has free")
     template: Literal["auto", "chat", "dialogue", "plain"] = Field("auto", description="how a conversation becomes text")
     max_prompt: int = Field(512, ge=1, description="longest prompt in tokens; longer ones are dropped and counted")
     max_completion: int = Field(512, ge=1, description="longest answer in tokens; longer ones are cut and counted")
@@ -125,13 +128,14 @@ def main(config: KTOConfig, options: Options) -> dict:
         report_data(run, "labels", reading.report, encoder=encoder, max_dropped=config.max_dropped)
         counts = class_counts(answers)
         refuse_one_class(counts, config)
+        memory = admit(config, Work(int(row_tokens(answers).max()), min(config.batch, len(answers.weight))), run.device)
         policy = without_dropout(policy_to_train(config.model, config.adapter, seed=run.seed("adapter"), device=run.device))
         others = with_partners(answers, prompt_of, run.rng("partners"))
         for rows in (answers, others):
             refuse_longer_than_context(policy, row_lengths(rows), config.data)
         plan = config.plan(len(answers.weight))
         if options.dry_run:
-            return forecast(run, plan, n_rows=len(answers.weight), parameters=count_parameters(policy))
+            return forecast(run, plan, n_rows=len(answers.weight), parameters=count_parameters(policy), memory=memory)
 
         reference = policy  # a new adapter changes nothing yet
         if config.reference:
@@ -173,6 +177,10 @@ def main(config: KTOConfig, options: Options) -> dict:
             distance = distance_of(policy, judged_partners or partners)
             summary["held_out_loss"] = mean_loss(partial(of_labels, distance=distance, config=config), policy, judged_data)
             summary["label_accuracy"] = label_accuracy(policy, judged_data, judged_prompt_of, distance)
+            summary["auc"] = auc_of_labels(
+                logprobs_of(policy, judged_data) - judged_data.ref_logprobs, judged_data, judged_prompt_of
+            )
+            summary["auc_of_length"] = auc_of_labels(judged_data.completion_length, judged_data, judged_prompt_of)
         if any(ranking.pairs(with_unusable=config.unusable) for group in held_out for ranking in group.rankings):
             implied = config.beta * (logprobs_of(policy, before) - before.ref_logprobs)
             scored = [row[: len(group.completions)] for row, group in zip(implied.tolist(), held_out, strict=True)]
@@ -281,3 +289,10 @@ def label_accuracy(policy: nn.Module, judged: ReferredAnswers, prompt_of: Sequen
     for name, row, is_there in zip(prompt_of, gap, judged.is_candidate, strict=True):
         found.setdefault(name, []).append(hits(row[is_there].double().numpy()))
     return clustered_share([np.concatenate(parts) for parts in found.values()])
+
+
+def auc_of_labels(score: Tensor, judged: RankedBatch, prompt_of: Sequence[str]) -> dict:
+    """The chance that a good answer scores above a bad one, of any two of all prompts, with its interval over prompts."""
+    is_there = judged.is_candidate
+    names = [name for name, n in zip(prompt_of, is_there.sum(1).tolist(), strict=True) for _ in range(n)]
+    return auc_over_prompts(score[is_there].double().numpy(), (judged.tier == GOOD)[is_there].numpy(), names)

@@ -301,7 +301,7 @@ def main(config: PPOConfig, options: Options) -> dict:
             )
         longest = config.max_new_tokens + max(len(encoder.prompt_ids(prompt)) for prompt in prompts)
         answers = config.answers_of(0, len(prompts))
-        work = Work(longest, min(config.minibatch, answers), config.max_new_tokens, answers)
+        work = Work(longest, min(config.minibatch, answers), config.max_new_tokens, answers, longest - config.max_new_tokens)
         memory = admit(config, work, run.device)
         policy, reference, critic, scorer = load_roles(
             config.share, model=config.model, reference=config.reference, reward=config.reward, critic=config.critic,

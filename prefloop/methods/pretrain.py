@@ -21,6 +21,7 @@ from prefloop.data.write import split_by_prompt
 from prefloop.engine.data_report import report_data
 from prefloop.engine.forecast import forecast
 from prefloop.engine.learner import Learner, Term
+from prefloop.engine.needs import Work, admit
 from prefloop.engine.order import share, steps_per_epoch, turn
 from prefloop.engine.plan import Plan
 from prefloop.engine.processes import on_main
@@ -31,7 +32,8 @@ from prefloop.models.encode import Encoder
 from prefloop.models.evaluation import mean_loss
 from prefloop.models.heads import policy_logprobs
 from prefloop.models.load import count_parameters, load_tokenizer, save_model, verify_saved
-from prefloop.models.tokenizer import new_llama, train_tokenizer
+from prefloop.models.shapes import shape_of_config
+from prefloop.models.tokenizer import llama_config, new_llama, train_tokenizer
 from prefloop.ops.likelihood import nll
 from prefloop.ops.loss import Loss
 from prefloop.records import Demonstration
@@ -78,6 +80,7 @@ class PretrainConfig(Config):
         lt=0.9,
         description="share kept for the validation loss: of lines, or of the prompts of data, the same ones as in sft and reward with this seed",
     )
+    memory: float = Field(0.0, ge=0, description="GiB the run may need; 0 = what the device has free")
     max_dropped: float = Field(0.05, ge=0, le=1, description="largest share of unreadable rows before the run refuses")
     seed: int = 0
     save_every: int = Field(500, ge=1, description="steps between checkpoints")
@@ -183,17 +186,18 @@ def main(config: PretrainConfig, options: Options) -> dict:
         text = packed(encoder, documents.train, config)
         if len(text.tokens) == 0:
             raise DataError(f"{source} holds less than one block of {config.block} tokens\n  give more text, or a smaller block=")
-        model = new_llama(
-            tokenizer,
-            width=config.width,
-            layers=config.layers,
-            heads=config.heads,
-            kv_heads=config.kv_heads or config.heads,
-            context=config.context,
-            seed=run.seed("weights"),
-        ).to(run.device)
+        sizes = {
+            "width": config.width,
+            "layers": config.layers,
+            "heads": config.heads,
+            "kv_heads": config.kv_heads or config.heads,
+            "context": config.context,
+        }
+        work = Work(config.block, min(config.batch, len(text.tokens)))
+        memory = admit(config, work, run.device, shape_of_config(llama_config(tokenizer, **sizes)))
+        model = new_llama(tokenizer, **sizes, seed=run.seed("weights")).to(run.device)
         if options.dry_run:
-            return forecast(run, config.plan(), n_rows=len(text.tokens), parameters=count_parameters(model))
+            return forecast(run, config.plan(), n_rows=len(text.tokens), parameters=count_parameters(model), memory=memory)
 
         learner = Learner(model, steps=config.steps, device=run.device, **config.optim.model_dump())
         run.keep(learner=learner)

@@ -265,9 +265,10 @@ def main(config: ReinforceConfig, options: Options) -> dict:
             raise DataError(
                 f"no prompt of {config.prompts} is short enough to practise on\n  raise max_prompt= ({config.max_prompt})"
             )
-        longest = config.max_new_tokens + max(len(encoder.prompt_ids(prompt)) for prompt in prompts)
+        longest = max(len(encoder.prompt_ids(prompt)) for prompt in prompts)
         answers = config.k * config.asked_in(0, len(prompts))
-        work = Work(longest, min(config.minibatch, answers), config.max_new_tokens, answers)
+        row = longest + config.k * config.max_new_tokens
+        work = Work(row, min(config.prompts_per_update, answers // config.k), config.max_new_tokens, answers, longest)
         memory = admit(config, work, run.device)
         policy, reference, scorers = load_roles_without_critic(
             model=config.model, reference=config.reference, rewards=list(rewards), adapter=config.adapter, seed=run.seed,
@@ -316,6 +317,7 @@ def main(config: ReinforceConfig, options: Options) -> dict:
                     updates.append(learner.step(Term(loss, take(rollouts, share(rows, run.rank, run.processes)))))
 
             figures = objective(samples, total, score, old_logprobs, ref_logprobs)
+            figures |= {"objective/advantage_sd": spread_of(rollouts)} if len(rollouts.weight) else {}
             figures |= {f"rewards/{spec}": float(score.mean()) for spec, score in raw.items()} if len(raw) > 1 else {}
             figures |= {"groups/equal": int(kept.n_equal), "groups/informative": int(kept.is_kept.sum())}
             for name, scorer in measured.items():
@@ -382,17 +384,39 @@ def logprobs_at(model: nn.Module, batch: RankedBatch, temperature: float) -> Ten
 def objective(samples: Samples, raw: Tensor, score: Tensor, old_logprobs: Tensor, ref_logprobs: Tensor) -> dict[str, float]:
     """Where the policy stands, per answer; names as in TRL. Log-probabilities are 0 outside the answers."""
     drawn, under = old_logprobs.flatten(0, 1), ref_logprobs.flatten(0, 1)
-    spread = score.view(*old_logprobs.shape[:2]).std(1, correction=0)
+    by_prompt = score.view(*old_logprobs.shape[:2])  # P K
+    length = (samples.length - samples.prompt_length).double()
     return {
         "objective/scores": float(raw.mean()),
         "objective/scores_sd": float(raw.std(correction=0)),
-        "objective/group_sd": float(spread.mean()),
+        "objective/group_sd": float(by_prompt.std(1, correction=0).mean()),
         "objective/kl": float(k1(drawn, under).sum(1).mean()),
         "objective/kl_k3": float(k3(drawn, under).sum(1).mean()),
         "objective/entropy": float(-drawn.sum(1).mean()),
-        "objective/length": float((samples.length - samples.prompt_length).float().mean()),
+        "objective/length": float(length.mean()),
+        **lengths_by_sign(length.view(by_prompt.shape), by_prompt),
         "val/num_eos_tokens": float(samples.is_finished.float().mean()),
     }
+
+
+def spread_of(rollouts: GroupRollouts) -> float:
+    """Standard deviation of the advantages over the tokens of all answers; their mean says nothing where groups are centred."""
+    width = rollouts.completion.shape[2]
+    is_answer = length_mask(rollouts.completion_length.flatten(), width).view(rollouts.advantages.shape)
+    return float(rollouts.advantages[is_answer].double().std(correction=0))
+
+
+def lengths_by_sign(length: Tensor, score: Tensor) -> dict[str, float]:
+    """Mean length of the answers above their prompt's mean score, and of those below: is it length that is rewarded?  P K, P K
+
+    Nothing is said where all answers to every prompt score the same.
+    """
+    is_equal = score.amax(1, keepdim=True) == score.amin(
+        1, keepdim=True
+    )  # of equal scores the mean may differ by a rounding error
+    gap = torch.where(is_equal, 0.0, score - score.mean(1, keepdim=True))
+    sides = {"objective/length_of_better": gap > 0, "objective/length_of_worse": gap < 0}
+    return {name: float(length[side].mean()) for name, side in sides.items() if side.any()}
 
 
 def averaged(updates: list[dict[str, float]]) -> dict[str, float]:

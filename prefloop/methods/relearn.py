@@ -39,12 +39,13 @@ from prefloop.data.write import write_groups
 from prefloop.engine.data_report import report_data
 from prefloop.engine.forecast import forecast
 from prefloop.engine.learner import Learner, Term
+from prefloop.engine.needs import Work, admit
 from prefloop.engine.order import share, steps_per_epoch, turn
 from prefloop.engine.plan import Plan
 from prefloop.engine.processes import on_main
 from prefloop.engine.run import Run, open_run
 from prefloop.errors import DataError
-from prefloop.models.batch import RankedBatch, flat_rows, row_lengths, take
+from prefloop.models.batch import RankedBatch, flat_rows, row_lengths, row_tokens, take
 from prefloop.models.context import refuse_longer_than_context
 from prefloop.models.encode import Encoder, only_informative
 from prefloop.models.heads import last_hidden
@@ -114,6 +115,7 @@ class RelearnConfig(Config):
     epochs: int = Field(1, ge=1, description="passes over people's and synthetic rankings together")
     batch: int = Field(16, ge=1, description="rankings of a step")
     unusable: bool = Field(True, description="answers called unusable form a last tier; false leaves them out")
+    memory: float = Field(0.0, ge=0, description="GiB the run may need; 0 = what the device has free")
     template: Literal["auto", "chat", "dialogue", "plain"] = Field("auto", description="how a conversation becomes text")
     max_prompt: int = Field(512, ge=1, description="longest prompt in tokens; longer ones are dropped and counted")
     max_completion: int = Field(512, ge=1, description="longest answer in tokens; longer ones are cut and counted")
@@ -343,15 +345,16 @@ def main(config: RelearnConfig, options: Options) -> dict:
         report_data(run, "rankings", reading.report, encoder=encoder, max_dropped=config.max_dropped)
         report_data(run, "samples", drawn.report)
         answered = [group for group in drawn.records if encoder.fits(group.prompt)]
+        sampled = encoder.candidates([group for group in answered if len(group.completions) > 1])
+        memory = admit(config, work_of(config, people, sampled), run.device)
         synthetic, counts = synthesise(run, answered, config) if config.pairs != "none" else ([], {})
         both = only_informative(encoder.ranked([*train, *synthetic], unusable=config.unusable), config.data)
         reward = new_reward(config.model, seed=run.seed("head"), device=run.device)
         refuse_longer_than_context(reward, row_lengths(both), config.data)
         plan = config.plan(len(both.weight))
         if options.dry_run:
-            return forecast(run, plan, n_rows=len(both.weight), parameters=count_parameters(reward))
+            return forecast(run, plan, n_rows=len(both.weight), parameters=count_parameters(reward), memory=memory)
 
-        sampled = encoder.candidates([group for group in answered if len(group.completions) > 1])
         if config.representation != "none" and len(sampled.weight) < 2:
             raise DataError(
                 f"{config.samples} has {len(sampled.weight)} prompts with two answers, and views need at least two prompts"
@@ -392,6 +395,18 @@ def main(config: RelearnConfig, options: Options) -> dict:
         on_main(partial(save_model, reward, tokenizer, run.model_folder, card=card, encoder=encoder))
         verify_saved(reward, run.model_folder, flat_rows(take(both, slice(0, 2))).tokens)
         return run.finish(summary)
+
+
+def work_of(config: RelearnConfig, people: RankedBatch, sampled: RankedBatch) -> Work:
+    """The largest update there may be, before a synthetic preference is made: two answers to a prompt, and in L_M whole rows."""
+    longest = [int(row_tokens(people).max())] if len(people.weight) else []
+    if len(sampled.weight):
+        answer = sampled.completion_length.max(1).values
+        longest += [int((sampled.prompt_length + 2 * answer).max())] if config.pairs != "none" else []
+        views = (2 + config.negatives) * int((sampled.prompt_length + answer).max())
+        longest += [views] if config.representation != "none" else []
+    rows = max(config.batch, config.views_batch if config.representation != "none" else 0)
+    return Work(max(longest, default=1), min(rows, len(people.weight) + len(sampled.weight)))
 
 
 def synthesise(run: Run, answered: list[Group], config: RelearnConfig) -> tuple[list[Group], dict[str, Any]]:

@@ -34,12 +34,13 @@ from prefloop.data.write import write_groups
 from prefloop.engine.data_report import report_data
 from prefloop.engine.forecast import forecast
 from prefloop.engine.learner import Learner, Term
+from prefloop.engine.needs import Work, admit
 from prefloop.engine.order import share, steps_per_epoch, turn
 from prefloop.engine.plan import Plan
 from prefloop.engine.processes import on_main
 from prefloop.engine.run import Run, open_run
 from prefloop.errors import DataError
-from prefloop.models.batch import RankedBatch, flat_rows, row_lengths, take
+from prefloop.models.batch import RankedBatch, flat_rows, row_lengths, row_tokens, take
 from prefloop.models.candidates import (
     USUAL,
     WITH_ANSWERS,
@@ -129,6 +130,7 @@ class RRHFConfig(Config):
     batch: int = Field(16, ge=1, description="rankings of a step")
     unusable: bool = Field(True, description="answers called unusable form a last tier; false leaves them out")
     adapter: Adapter = Adapter()
+    memory: float = Field(0.0, ge=0, description="GiB the run may need; 0 = what the device has free")
     template: Literal["auto", "chat", "dialogue", "plain"] = Field("auto", description="how a conversation becomes text")
     max_prompt: int = Field(512, ge=1, description="longest prompt in tokens; longer ones are dropped and counted")
     max_completion: int = Field(512, ge=1, description="longest answer in tokens; longer ones are cut and counted")
@@ -196,12 +198,17 @@ def main(config: RRHFConfig, options: Options) -> dict:
             prompts = prompts_to_answer(config, run, encoder)
             held_out, n_shared = judged_apart(config.validation, prompts)
         n_rows = len(prompts) if given is None else len(given.weight)
+        if given is not None:
+            work = Work(int(row_tokens(given).max()), min(config.batch, n_rows))
+        else:
+            work = work_of_candidates(config, encoder, prompts)
+        memory = admit(config, work, run.device)
         policy = without_dropout(policy_to_train(config.model, config.adapter, seed=run.seed("adapter"), device=run.device))
         if given is not None:
             refuse_longer_than_context(policy, row_lengths(given), config.data)
         plan = config.plan(n_rows)
         if options.dry_run:
-            return forecast(run, plan, n_rows=n_rows, parameters=count_parameters(policy))
+            return forecast(run, plan, n_rows=n_rows, parameters=count_parameters(policy), memory=memory)
 
         own = OwnCandidates(config, run, encoder, policy, prompts, plan.steps) if given is None else None
         learner = Learner(policy, steps=plan.steps, device=run.device, **config.optim.model_dump())
@@ -337,6 +344,19 @@ def prompts_to_answer(config: RRHFConfig, run: Run, encoder: Encoder) -> list[Pr
             f"no prompt of {config.candidates.prompts} is short enough to be answered\n  raise max_prompt= ({config.max_prompt})"
         )
     return prompts
+
+
+def work_of_candidates(config: RRHFConfig, encoder: Encoder, prompts: Sequence[Prompt]) -> Work:
+    """What the candidates of a round come to at most: a row is a prompt with all of them, the data set's answers too."""
+    made, answers = config.candidates, read_answers(config.candidates.answers)
+    longest = [len(encoder.prompt_ids(prompt)) for prompt in prompts]
+    given = [
+        sum(min(config.max_completion, 1 + len(encoder.text_ids(answer.text))) for answer in answers.get(prompt.id, ()))
+        for prompt in prompts
+    ]
+    row = max(own + said for own, said in zip(longest, given, strict=True)) + made.k * made.max_new_tokens
+    new_tokens = made.max_new_tokens if made.k else 0
+    return Work(row, min(config.batch, len(prompts)), new_tokens, max(1, made.k) * len(prompts), max(longest))
 
 
 def judged_apart(validation: str, prompts: Sequence[Prompt]) -> tuple[list[Group], int]:

@@ -27,12 +27,13 @@ from prefloop.data.rules import RULES_FILE, Rule, read_rules, under
 from prefloop.engine.data_report import report_data
 from prefloop.engine.forecast import forecast
 from prefloop.engine.learner import Learner, Term
+from prefloop.engine.needs import Work, admit
 from prefloop.engine.order import share, steps_per_epoch, turn
 from prefloop.engine.plan import Plan
 from prefloop.engine.processes import on_main
 from prefloop.engine.run import open_run
 from prefloop.errors import DataError
-from prefloop.models.batch import RankedBatch, flat_rows, row_lengths, take
+from prefloop.models.batch import RankedBatch, flat_rows, row_lengths, row_tokens, take
 from prefloop.models.context import refuse_longer_than_context
 from prefloop.models.encode import Encoder, ranked_batch
 from prefloop.models.evaluation import by_prompts
@@ -42,6 +43,7 @@ from prefloop.models.shared_prefix import scores
 from prefloop.ops.loss import Loss
 from prefloop.ops.rules import violation_loss
 from prefloop.records import Completion, Group, Prompt
+from prefloop.stats.auc import auc
 
 KEPT, BROKEN = 0, 1  # the place of an answer
 
@@ -57,6 +59,7 @@ class RulesConfig(Config):
     balance: bool = Field(False, description="broken and kept weigh the same within each rule, however rare the former")
     epochs: int = Field(3, ge=1, description="passes over the ratings")
     batch: int = Field(32, ge=1, description="ratings of a step")
+    memory: float = Field(0.0, ge=0, description="GiB the run may need; 0 = what the device has free")
     template: Literal["auto", "chat", "dialogue", "plain"] = Field("auto", description="how a conversation becomes text")
     max_prompt: int = Field(512, ge=1, description="longest rule and prompt in tokens; longer ones are dropped and counted")
     max_completion: int = Field(512, ge=1, description="longest answer in tokens; longer ones are cut and counted")
@@ -100,11 +103,12 @@ def main(config: RulesConfig, options: Options) -> dict:
         data = encoded(encoder, said, balance=config.balance)
         report_data(run, "verdicts", reading.report, encoder=encoder, max_dropped=config.max_dropped)
         refuse_one_sided(said, config)
+        memory = admit(config, Work(int(row_tokens(data).max()), min(config.batch, len(data.weight))), run.device)
         model = new_reward(config.model, seed=run.seed("head"), device=run.device)
         refuse_longer_than_context(model, row_lengths(data), config.data)
         plan = config.plan(len(data.weight))
         if options.dry_run:
-            return forecast(run, plan, n_rows=len(data.weight), parameters=count_parameters(model))
+            return forecast(run, plan, n_rows=len(data.weight), parameters=count_parameters(model), memory=memory)
 
         learner = Learner(model, steps=plan.steps, device=run.device, **config.optim.model_dump())
         run.keep(learner=learner)
@@ -186,14 +190,6 @@ def by_rule(said: Sequence[Verdict], logit: np.ndarray) -> dict[str, dict[str, f
             "log_loss": float(np.logaddexp(0.0, np.where(is_broken, -z, z)).mean()),
         }
     return found
-
-
-def auc(broken: np.ndarray, kept: np.ndarray) -> float | None:
-    """The chance that a broken one scores above a kept one, ties half; None where there is none of either."""
-    if not len(broken) or not len(kept):
-        return None
-    gap = broken[:, None] - kept
-    return float(np.where(gap == 0, 0.5, gap > 0).mean())
 
 
 def write_rules(rules: Sequence[Rule], path: Path) -> None:

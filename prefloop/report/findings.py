@@ -260,6 +260,11 @@ def of_overoptimisation(data: ReportData, words: Words) -> list[Finding]:
     return sentences
 
 
+def over_optimised(data: ReportData) -> list[str]:
+    """The policies whose gold peaked and fell while the proxy climbed, in the order of the page."""
+    return [name for name in sorted(data.curves, key=place) if shape(in_order(data.curves[name])).kind == "peaked"]
+
+
 def place(name: str) -> int:
     """The order of the page: the stable names first; strangers after them, in the order of the study where a sort is stable."""
     head = name.partition("@")[0]

@@ -25,6 +25,8 @@ def write_study(data: ReportData, folder: Path, *, language: str = "en") -> Path
 
 def write_page(folders: Sequence[Path], out: Path, *, language: str = "en") -> Path:
     """One page for a study folder, or for one or more run folders."""
+    for folder in folders:
+        refuse_unfinished(folder)
     studies = [folder for folder in folders if is_study(folder)]
     if studies and len(folders) > 1:
         raise DataError(
@@ -35,6 +37,47 @@ def write_page(folders: Sequence[Path], out: Path, *, language: str = "en") -> P
         render(read_study(studies[0]), lang=language) if studies else render_runs([read_run(f) for f in folders], lang=language)
     )
     return write(out, page)
+
+
+def refuse_unfinished(folder: Path) -> None:
+    """A study that has begun and has no figures yet says which of its stages are missing, and how it is finished."""
+    marked = sorted(folder.glob("seed-*/*/stage.json"))
+    if is_study(folder) or (folder / "meta.json").is_file() or not ((folder / "study.json").is_file() or marked):
+        return
+    plan = read_plan(folder)
+    planned = [folder / stage["folder"] for stage in plan.get("stages", [])] or [marker.parent for marker in marked]
+    states = {one: state_of(one) for one in planned}
+    lines = [
+        f"  {word:<10} {', '.join(str(one.relative_to(folder)) for one, state in states.items() if state == key)}"
+        for key, word in (("done", "done"), ("begun", "broken off"), ("missing", "missing"))
+        if key in states.values()
+    ]
+    done = [one for one, state in states.items() if state == "done"]
+    more = "" if plan.get("stages") else ", as far as can be told"
+    raise DataError(
+        f"{folder} is a study that is not finished: {len(done)} of {len(states)} stages are done{more}\n"
+        + "\n".join(lines)
+        + f"\n  finish it: {plan.get('command') or f'prefloop run STUDY.yaml --out {folder}'}"
+        + (f"\n  the page of one stage: prefloop report {done[-1]}" if done else "")
+    )
+
+
+def read_plan(folder: Path) -> dict[str, Any]:
+    """What a study wrote down when it began; empty where there is nothing that can be read."""
+    try:
+        found = json.loads((folder / "study.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def state_of(stage: Path) -> str:
+    """done, begun or missing."""
+    try:
+        marker = json.loads((stage / "stage.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return "missing"
+    return "done" if isinstance(marker, dict) and marker.get("done") else "begun"
 
 
 def is_study(folder: Path) -> bool:

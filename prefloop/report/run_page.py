@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from prefloop.errors import DataError
+from prefloop.errors import DataError, nearest_path
 from prefloop.report.data import Figure
 from prefloop.report.figures import significant, with_interval
-from prefloop.report.markup import Html, cut, join, tag
+from prefloop.report.markup import Child, Html, cut, join, tag
 from prefloop.report.plots import Line, panel
 from prefloop.report.shell import absent, document, folded, legend, section, table
 from prefloop.report.texts import Words, words_of
@@ -26,6 +26,7 @@ MOST_POINTS = 250
 MOST_SAMPLES = 20
 OPEN_SAMPLES = 3
 LONGEST_VALUE = 400
+MOST_ROWS = 40
 
 
 class Problem(NamedTuple):
@@ -56,7 +57,9 @@ class RunFolder:
 def read_run(folder: Path) -> RunFolder:
     """Everything readable of one run folder."""
     if not folder.is_dir():
-        raise DataError(f"there is no run folder {folder}\n  give the folder that a command wrote with --out")
+        near = nearest_path(folder, Path.is_dir)
+        hint = f"nearest: {near}" if near else "give the folder that a command wrote with --out"
+        raise DataError(f"there is no run folder {folder}\n  {hint}")
     if not any((folder / name).is_file() for name in FILES):
         inside = sorted(path.parent.name for path in folder.glob("*/meta.json"))
         hint = f"runs inside it: {', '.join(inside)}" if inside else f"a run folder holds {', '.join(FILES)}"
@@ -179,11 +182,20 @@ def listing(content: dict[str, Any], words: Words) -> Html:
     """A nested object as names and values, dotted where it nests."""
     if not content:
         return absent(words)
-    pairs = [(name, cut(value, words["cut"], LONGEST_VALUE)) for name, value in flat(content, words)]
-    return tag("dl", *(part for name, value in pairs for part in (tag("dt", name), tag("dd", value))))
+    pairs = list(flat(content, words))
+    return tag("dl", *(part for name, value in pairs for part in (tag("dt", in_words(name, words)), tag("dd", value))))
 
 
-def flat(content: dict[str, Any], words: Words, prefix: str = "") -> Iterator[tuple[str, str]]:
+def in_words(name: str, words: Words) -> Html:
+    """A name of the files in words, and below it as the files have it; where only its beginning is known, that in words."""
+    known = words.get(f"name.{name}")
+    head, dot, rest = name.partition(".")
+    if known is None and dot and f"name.{head}" in words:
+        known = f"{words[f'name.{head}']} · {words.get(f'name.{rest}', rest)}"
+    return join(known, tag("small", name, class_="mono")) if known and known != name else join(name)
+
+
+def flat(content: dict[str, Any], words: Words, prefix: str = "") -> Iterator[tuple[str, Child]]:
     for key, value in content.items():
         name = f"{prefix}{key}"
         if (
@@ -195,8 +207,20 @@ def flat(content: dict[str, Any], words: Words, prefix: str = "") -> Iterator[tu
             yield name, interval_of(value)
         elif isinstance(value, dict) and value:
             yield from flat(value, words, f"{name}.")
+        elif isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
+            yield name, rows_of(value, words)
         else:
-            yield name, written(value, words)
+            yield name, cut(written(value, words), words["cut"], LONGEST_VALUE)
+
+
+def rows_of(items: Sequence[dict[str, Any]], words: Words) -> Html:
+    """A list of objects as a table that is folded; what lies deeper in them is dotted."""
+    rows = [dict(flat(item, words)) for item in items[:MOST_ROWS]]
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    heads = [words.get(f"name.{name}", name) for name in names]
+    shown = table(heads, [[row.get(name, "") for name in names] for row in rows], class_="plain")
+    more = tag("p", words["run.rows_more"].format(n=f"{len(items) - MOST_ROWS:,}")) if len(items) > MOST_ROWS else None
+    return folded(words["run.rows"].format(n=f"{len(items):,}"), shown, more)
 
 
 def interval_of(value: dict[str, Any]) -> str:
@@ -210,6 +234,12 @@ def written(value: Any, words: Words) -> str:
         return words["missing"]
     if is_number(value):
         return f"{value:,}".replace("-", "−") if isinstance(value, int) else significant(value)
+    if isinstance(value, bool):
+        return words["yes" if value else "no"]
+    if isinstance(value, (list, dict)) and not value:
+        return words["none"]
+    if isinstance(value, list) and not any(isinstance(item, (list, dict)) for item in value):
+        return words["comma"].join(written(item, words) for item in value)
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
@@ -226,7 +256,7 @@ def metrics(runs: Sequence[RunFolder], inks: Sequence[str], words: Words) -> Htm
     )
     moving = [name for name in names if any(moves(run, name) for run in runs)]
     plots = [plot(index, name, runs, inks, words) for index, name in enumerate(moving[:MOST_PLOTS])]
-    figures = [tag("figure", tag("figcaption", name), drawn) for name, drawn in zip(moving, plots, strict=False)]
+    figures = [tag("figure", tag("figcaption", in_words(name, words)), drawn) for name, drawn in zip(moving, plots, strict=False)]
     return join(
         *(tag("p", note) for note in metric_notes(runs, len(moving), words)),
         legend([(ink, run.name) for ink, run in zip(inks, runs, strict=True)]) if len(runs) > 1 else None,
@@ -295,7 +325,7 @@ def metric_table(run: RunFolder, names: Sequence[str], words: Words) -> Html:
         finite = [value for value in values if math.isfinite(value)]
         if values:
             extremes = (significant(min(finite)), significant(max(finite))) if finite else ("–", "–")
-            rows.append([name, significant(values[0]), significant(values[-1]), *extremes])
+            rows.append([in_words(name, words), significant(values[0]), significant(values[-1]), *extremes])
     return table(heads, rows, class_="plain") if rows else absent(words)
 
 
@@ -315,11 +345,11 @@ def sample(row: dict[str, Any], words: Words, *, is_open: bool) -> Html:
     texts = [
         (key, as_text(value)) for key, value in row.items() if key != "prompt" and not is_number(value) and value is not None
     ]
-    numbers = [f"{key} {written(value, words)}" for key, value in row.items() if is_number(value)]
+    numbers = [f"{words.get(f'name.{key}', key)} {written(value, words)}" for key, value in row.items() if is_number(value)]
     blocks = [
         tag(
             "div",
-            tag("h4", key),
+            tag("h4", in_words(key, words)),
             tag("div", cut(text, words["cut"]), class_="text", dir="auto") if text.strip() else words["samples.empty"],
         )
         for key, text in texts

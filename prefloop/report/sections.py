@@ -171,8 +171,8 @@ def metric_name(name: str, data: ReportData, words: Words) -> str:
 
 
 SECTIONS: dict[str, Callable[[ReportData, Words], Html]] = {
-    "loop": loop,
     "frontier": frontier,
+    "loop": loop,
     "curves": curves,
     "reward": reward,
     "selection": selection,

@@ -82,23 +82,25 @@ def cell(figure: Figure | None, words: Words, *, as_percent: bool = False, digit
     return join(tag("b", mean), tag("small", " · ".join(small)) if small else None)
 
 
-def whisker(figure: Figure | None, scale: tuple[float, float], *, ink: str = "text", at: float | None = None) -> Html | None:
+def whisker(
+    figure: Figure | None, scale: tuple[float, float], *, ink: str = "text", at: float | None = None, width: int = 120
+) -> Html | None:
     """An interval drawn on a scale that it shares with the rows around it; ``at`` marks what it is compared with."""
     if figure is None or not scale[0] < scale[1]:
         return None
 
     def across(value: float) -> float:
-        return round(4 + 112 * min(max((value - scale[0]) / (scale[1] - scale[0]), 0.0), 1.0), 1)
+        return round(4 + (width - 8) * min(max((value - scale[0]) / (scale[1] - scale[0]), 0.0), 1.0), 1)
 
-    parts = [tag("line", x1=4, x2=116, y1=8, y2=8, class_="s-grid")]
+    parts = [tag("line", x1=4, x2=width - 4, y1=8, y2=8, class_="s-grid")]
     if at is not None:
-        parts.append(tag("line", x1=across(at), x2=across(at), y1=1, y2=15, class_="s-muted"))
+        parts.append(tag("line", x1=across(at), x2=across(at), y1=0, y2=16, class_="tick s-text"))
     if figure.has_interval:
         parts.append(
             tag("line", x1=across(figure.low or 0.0), x2=across(figure.high or 0.0), y1=8, y2=8, class_=f"thick s-{ink}")
         )
     parts.append(tag("circle", cx=across(figure.mean), cy=8, r=3.6, class_=f"f-{ink}"))
-    return tag("svg", *parts, class_="whisker", viewBox="0 0 120 16", aria_hidden="true")
+    return tag("svg", *parts, class_="whisker", viewBox=f"0 0 {width} 16", aria_hidden="true")
 
 
 def legend(entries: Sequence[tuple[str, str]], *extra: Child) -> Html:

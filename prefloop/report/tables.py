@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from prefloop.report.data import ROWS, Figure, Paired, ReportData, Row
-from prefloop.report.figures import number, sample_of
+from prefloop.report.figures import number, sample_of, with_interval
 from prefloop.report.findings import (
     difference,
     direction,
@@ -19,7 +19,7 @@ from prefloop.report.findings import (
 )
 from prefloop.report.markup import Child, Html, join, tag
 from prefloop.report.plots import finite_range, ink_of
-from prefloop.report.shell import absent, cell, table, whisker
+from prefloop.report.shell import absent, cell, folded, table, whisker
 from prefloop.report.texts import Words
 
 
@@ -32,13 +32,13 @@ class Column(NamedTuple):
     digits: int = 2
 
     def size(self, words: Words) -> str:
-        """The sample, where all figures of the column share one: it then stands in the heading, once."""
-        sizes = {sample_of(figure, words) for figure in self.figures if figure is not None} - {""}
-        return sizes.pop() if len(sizes) == 1 else ""
+        """The sample of most figures of the column: it stands in the heading, once, and others in their cells."""
+        sizes = [size for figure in self.figures if figure is not None and (size := sample_of(figure, words))]
+        return max(dict.fromkeys(sizes), key=sizes.count, default="")
 
     def heading(self, words: Words) -> str:
         size = self.size(words)
-        return f"{self.label} ({size})" if size else self.label
+        return f"{self.label} ({size})".replace(",\u00a0", ", ") if size else self.label
 
     def cell(self, index: int, words: Words) -> Child:
         figure = self.figures[index]
@@ -122,7 +122,35 @@ def every_difference(data: ReportData, words: Words) -> Html:
     ]
     by_metric = {pair.metric: [other for other in ordered if other.metric == pair.metric] for pair in ordered}
     rows = [difference_row(pair, symmetric(by_metric[pair.metric]), words) for pair in ordered]
-    return table(heads, rows, class_="stacked")
+    return join(
+        tag("p", words["paired.text"].format(n=len(ordered), open=sum(direction(pair) == "open" for pair in ordered))),
+        folded(words["paired.all"].format(n=len(ordered)), table(heads, rows, class_="stacked")),
+    )
+
+
+def gold_picture(data: ReportData, words: Words) -> Html | None:
+    """The decision as a picture: gold of every policy with its interval, and a line where the baseline stands."""
+    rows = [row for row in in_page_order(data) if row.gold]
+    if len(rows) < 2:
+        return None
+    scale = finite_range(*([row.gold.mean, row.gold.low, row.gold.high] for row in rows if row.gold)) or (0.0, 1.0)
+    baseline = data.row(data.baseline)
+    at = baseline.gold.mean if baseline and baseline.gold else None
+    inks = {row.name: ink_of(row.name, [one.name for one in rows]) for row in rows}
+    drawn = [
+        tag(
+            "li",
+            tag("b", policy_name(row.name, words)),
+            whisker(row.gold, scale, ink=inks[row.name], at=at, width=480),
+            tag("span", with_interval(row.gold)),
+        )
+        for row in rows
+        if row.gold
+    ]
+    key = words["picture.gold" if at is not None else "picture.alone"].format(
+        baseline=words.get(f"model.{data.baseline}", data.baseline)
+    )
+    return tag("figure", tag("ul", *drawn), tag("figcaption", key), class_="picture")
 
 
 def difference_row(pair: Paired, scale: tuple[float, float], words: Words) -> list[Child]:

@@ -22,7 +22,7 @@ def reward(data: ReportData, words: Words) -> Html:
         return absent(words)
     ceiling = model.bayes_ceiling.mean if model.bayes_ceiling else None
     tiles = [
-        tile(model.pair_accuracy, words["tile.accuracy"], words, at=ceiling),
+        tile(model.pair_accuracy, words["tile.accuracy" if ceiling is None else "tile.accuracy_tick"], words, at=ceiling),
         tile(model.bayes_ceiling, words["tile.ceiling"], words),
         tile(model.gold_accuracy, words["tile.gold"], words),
         correlation_tile(model.length_correlation, words),
@@ -30,6 +30,12 @@ def reward(data: ReportData, words: Words) -> Html:
     others = (tag("h3", words["section.rewards"]), side_by_side(data, words)) if len(data.rewards) > 1 else ()
     return join(
         tag("div", *tiles, class_="tiles"),
+        tag(
+            "p",
+            tick_mark() if ceiling is not None else None,
+            words["tiles.scale" if ceiling is None else "tiles.tick"],
+            class_="rule",
+        ),
         tag("div", calibration(model, words), by_gap(model, words), class_="panels two"),
         *others,
     )
@@ -39,6 +45,13 @@ def of_one(name: str, model: RewardModel, index: int, words: Words) -> Html:
     """One of several reward models: how its chances came true, and whether it is surer where it is right."""
     drawn = tag("div", calibration(model, words, str(index)), by_gap(model, words, str(index)), class_="panels two")
     return folded(name, drawn, is_open=index == 0)
+
+
+def tick_mark() -> Html:
+    """The mark of the ceiling, as the tiles draw it."""
+    return tag(
+        "svg", tag("line", x1=8, x2=8, y1=0, y2=11, class_="s-text"), class_="swatch", viewBox="0 0 16 11", aria_hidden="true"
+    )
 
 
 def tile(figure: Figure | None, text: str, words: Words, *, at: float | None = None) -> Html:

@@ -1,7 +1,8 @@
 """A real server in a process of its own, which a test may kill."""
 
+import multiprocessing
+import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -14,31 +15,64 @@ from prefloop.collect.accounts import create_token
 from prefloop.collect.database import Database
 from tests.collect.made import Made
 from tests.collect.postgres import die_with_the_tests
+from tests.ports import free_port
 
+WARM = multiprocessing.get_context("forkserver")  # a process that has imported everything: a server is a fork of it
+WARM.set_forkserver_preload(["prefloop.cli", "prefloop.collect.serve", "tests.collect.server"])
 STARTS_WITHIN = 120.0  # seconds, on a machine that is busy with something else
 
 
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
+class Forked:
+    """A warm process as subprocess has them."""
+
+    def __init__(self, words: list[str], log: Path):
+        self.process = WARM.Process(target=typed, args=(words, log), daemon=True)
+        self.process.start()
+
+    def poll(self) -> int | None:
+        return self.process.exitcode
+
+    def send_signal(self, number: int) -> None:
+        os.kill(int(self.process.pid or 0), number)
+
+    def wait(self, seconds: float) -> int:
+        self.process.join(seconds)
+        if (code := self.process.exitcode) is None:
+            raise TimeoutError(f"the server has not ended within {seconds:g} s")
+        return code
+
+
+def typed(words: list[str], log: Path) -> None:
+    """What ``prefloop WORDS`` does, in this process."""
+    from prefloop.cli import app
+
+    die_with_the_tests()
+    out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    for descriptor in (1, 2):
+        os.dup2(out, descriptor)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    app(words)
 
 
 class Running:
-    """``prefloop collect serve`` with a database; always on the same port, so that clients find it again."""
+    """``prefloop collect serve`` with a database; always on the same port, so that clients find it again.
 
-    def __init__(self, folder: Path, url: str):
-        self.folder, self.url, self.port = folder, url, free_port()
+    ``is_warm`` saves the second that its imports take, where a test starts it again and again.
+    """
+
+    def __init__(self, folder: Path, url: str, *, is_warm: bool = False, more: tuple[str, ...] = ()):
+        self.folder, self.url, self.port, self.is_warm, self.more = folder, url, free_port(), is_warm, more
         self.address = f"http://127.0.0.1:{self.port}"
-        self.process: subprocess.Popen | None = None
+        self.process: subprocess.Popen | Forked | None = None
 
     def start(self) -> "Running":
-        words = ["collect", "serve", "--data", str(self.folder), "--database", self.url, "--port", str(self.port)]
-        log = (self.folder / "server.log").open("ab")
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "prefloop.cli", *words], stdout=log, stderr=log, preexec_fn=die_with_the_tests
-        )
-        log.close()
+        words = ["collect", "serve", "--data", str(self.folder), "--database", self.url, "--port", str(self.port), *self.more]
+        if self.is_warm:
+            self.process = Forked(words, self.folder / "server.log")
+        else:
+            with (self.folder / "server.log").open("ab") as log:
+                command = [sys.executable, "-m", "prefloop.cli", *words]
+                self.process = subprocess.Popen(command, stdout=log, stderr=log, preexec_fn=die_with_the_tests)
         ends = time.monotonic() + STARTS_WITHIN
         while not self.answers():
             if self.process.poll() is not None or time.monotonic() > ends:

@@ -19,7 +19,7 @@ from prefloop.collect.web.app import create_app
 from prefloop.collect.web.service import Service
 from tests.collect.made import RANKED, Made, add, made
 from tests.collect.pictures import a_png
-from tests.collect.server import free_port
+from tests.ports import taken_port
 
 ROLES = ("manager", "reviewer", "annotator", "viewer")
 EVERYBODY = ("nobody", "outsider", "viewer", "annotator", "reviewer", "manager", "owner")
@@ -46,10 +46,11 @@ class Site:
         migrate(self.database)
         self.service = Service(self.database, folder, rate=1e6, burst=1e6)
         self.service.logins.rate = self.service.logins.burst = 1e6
-        self.port = free_port()
+        listening = taken_port()
+        self.port = listening.getsockname()[1]
         self.address = f"http://127.0.0.1:{self.port}"
         self.server = uvicorn.Server(uvicorn.Config(create_app(self.service), port=self.port, log_level="warning"))
-        self.thread = threading.Thread(target=self.server.run, daemon=True)
+        self.thread = threading.Thread(target=self.server.run, args=([listening],), daemon=True)
         self.http = httpx.Client(base_url=f"{self.address}/api/v1", trust_env=False, timeout=120)
         self.users: dict[str, str] = {}
         self.sessions: dict[str, Session] = {"nobody": Session({}, {})}

@@ -1,5 +1,7 @@
 """Schemas and what is answered to them."""
 
+import re
+
 import pytest
 
 from prefloop.collect.answers import checked, on_screen
@@ -19,9 +21,12 @@ def schema_with(*questions: str, per: str = "item"):
 def test_every_template_is_a_schema_that_is_stored_and_read_back_whole(name):
     schema = template(name)
     assert schema_of(body_of(schema)) == schema
-    assert set(schema.title) == {"en", "zh"}
-    labels = [question.label for stage in schema.stages for question in stage.questions]
-    assert all(set(label) == {"en", "zh"} for label in labels)
+    questions = [question for stage in schema.stages for question in stage.questions]
+    options = [option for question in questions for option in getattr(question, "options", [])]
+    anchors = [words for question in questions for words in getattr(question, "anchors", {}).values()]
+    read = [schema.title, schema.guidelines, *(one.label for one in (*questions, *options)), *anchors]
+    assert all(set(words) == {"en", "zh"} and "" not in words.values() for words in read)
+    assert all(re.search("[\u4e00-\u9fff]", words["zh"]) for words in read)
 
 
 def test_the_templates_named_in_the_documents_are_there():

@@ -204,3 +204,10 @@ def test_the_client_uploads_and_pushes(site, pictures, tmp_path):
         hashes = [project.upload(tmp_path / name)["sha256"] for name in ("red.png", "blue.png")]
         (tmp_path / "pictures.jsonl").write_text(line(7, *hashes))
         assert project.push(tmp_path / "pictures.jsonl")["added"] == 1
+        for name in ("large.png", "small.png"):
+            (tmp_path / "suns/a sun").mkdir(parents=True, exist_ok=True)
+            (tmp_path / "suns/a sun" / name).write_bytes(a_png(colour=(9, 9, len(name))))
+        assert project.push(tmp_path / "suns")["added"] == 1
+        (tmp_path / "suns/a sun/third.png").write_bytes(b"no picture")
+        with pytest.raises(DataError, match=r"suns/a sun/third\.png, this is none of the files"):
+            project.push(tmp_path / "suns")

@@ -26,12 +26,14 @@ ORDERS = ("a > b", "b > a", "a = b", "a | b")
 PATIENCE = 200  # attempts at a request before an annotator gives up
 
 
-def annotate(address: str, token: str, slug: str, log: Path, seed: int) -> None:
-    """One person's day: until the server says there is nothing left for anybody."""
+def annotate(address: str, token: str, slug: str, log: Path, seed: int, done: Any, most: Any) -> None:
+    """One person's day: until the server says there is nothing left for anybody; nothing is begun while ``most`` are done."""
     chance = random.Random(seed)
     with connect(address, token, timeout=10, attempts=PATIENCE) as server, log.open("a") as acknowledged:
         project = server.project(slug)
         while True:
+            while done.value >= most.value:
+                time.sleep(0.01)
             turn = project.next()
             if turn is None:
                 if project.server.ask("GET", f"{project.path}/why-empty").json()["reason"] != "leased":
@@ -46,27 +48,34 @@ def annotate(address: str, token: str, slug: str, log: Path, seed: int) -> None:
             acknowledged.write(json.dumps({**receipt, "assignment": turn["assignment"], "answers": answers}) + "\n")
             acknowledged.flush()
             os.fsync(acknowledged.fileno())
+            with done:
+                done.value += 1
             time.sleep(chance.uniform(0, 0.02))
 
 
 def chaos(folder: Path, url: str, *, annotators: int, items: int, overlap: int, kills: int, hurt: Any = None) -> dict[str, int]:
-    """Kill the server ``kills`` times, each after so many acknowledgements, then let people finish; what was found."""
+    """Kill the server ``kills`` times, each after so many acknowledgements, then let people finish; what was found.
+
+    However late a kill comes on a busy machine, there is something left to do: until then people go on for a little only.
+    """
     database = Database(database_url(url))
     migrate(database)
     project = made(database, users=annotators, n=items, overlap=overlap)
     tokens = tokens_of(project)
     database.close()
-    running = Running(folder, url).start()
+    running = Running(folder, url, is_warm=True).start()
     context = multiprocessing.get_context("fork")
+    done, most = context.Value("q", 0), context.Value("q", 0)
     logs = [folder / f"acknowledged-{number}.jsonl" for number in range(annotators)]
     people = [
-        context.Process(target=annotate, args=(running.address, tokens[number], project.slug, logs[number], number))
-        for number in range(annotators)
+        context.Process(target=annotate, args=(running.address, tokens[number], project.slug, log, number, done, most))
+        for number, log in enumerate(logs)
     ]
     for person in people:
         person.start()
     killed = 0
     for after in sorted(random.Random(0).sample(range(items * overlap // 10, items * overlap * 8 // 10), kills)):
+        most.value = after + annotators
         while acknowledgements(logs) < after and any(person.is_alive() for person in people):
             time.sleep(0.01)
         killed += acknowledgements(logs) < items * overlap
@@ -74,6 +83,7 @@ def chaos(folder: Path, url: str, *, annotators: int, items: int, overlap: int, 
         if hurt is not None and killed % 2:
             hurt()
         running.start()
+    most.value = 2**62
     for person in people:
         person.join(900)
     codes = [person.exitcode for person in people]

@@ -16,8 +16,8 @@ from prefloop.data.read import read_groups
 from prefloop.errors import ConfigError
 from tests.collect.made import made, violations
 from tests.collect.openai_server import Models
-from tests.collect.server import free_port
 from tests.collect.site import Site
+from tests.ports import taken_port
 
 K_WAY = """
 id: talk
@@ -42,6 +42,9 @@ def fails(messages) -> str:
 def sleeps(messages) -> str:
     time.sleep(20)
     return "late"
+
+
+PATIENCE = 60.0  # seconds, on a machine that is busy with something else
 
 
 @pytest.fixture(scope="module")
@@ -89,8 +92,21 @@ class Talking:
         self.ask("POST", f"{self.chat}/turns", 202, json={"text": words})
         return self.settled()
 
+    def shown_of(self, n: int, monkeypatch) -> dict:
+        """The turn once ``n`` replies are there and time is up: as long as a busy machine takes for them, and no longer."""
+        self.until("done", n)
+        before = self.site.database.clock
+        monkeypatch.setattr(self.site.database, "clock", lambda: before() + int(1000 * PATIENCE))
+        return self.settled()
+
+    def until(self, state: str, n: int) -> None:
+        ends = time.monotonic() + PATIENCE
+        while self.one(f"SELECT count(*) FROM generation WHERE project_id = :p AND state = '{state}'") < n:
+            assert time.monotonic() < ends, "the replies never come"
+            time.sleep(0.02)
+
     def settled(self) -> dict:
-        ends = time.monotonic() + 60
+        ends = time.monotonic() + PATIENCE
         while (seen := self.ask("GET", self.chat))["turns"][-1]["state"] == "generating":
             assert seen["turns"][-1]["completions"] == [], "a reply was shown before the others"
             assert time.monotonic() < ends, "the replies never come"
@@ -298,10 +314,22 @@ def test_two_good_replies_are_shown_without_those_that_failed(site, models, name
 
 
 @pytest.mark.parametrize("name", ["slow", "drips"])
-def test_when_time_is_up_what_is_there_is_shown(site, models, name):
-    talking = Talking(site, configured(models, "good", name, timeout=1.0))
+def test_when_time_is_up_what_is_there_is_shown(site, models, monkeypatch, name):
+    talking = Talking(site, configured(models, "good", name, timeout=PATIENCE))
     talking.begin()
-    assert len(talking.say("hello")["completions"]) == 2
+    talking.ask("POST", f"{talking.chat}/turns", 202, json={"text": "hello"})
+    try:
+        assert len(talking.shown_of(2, monkeypatch)["completions"]) == 2
+    finally:
+        models.let_go()
+
+
+def test_what_answers_too_slowly_is_broken_off_when_time_is_up(site, models):
+    talking = Talking(site, configured(models, "drips", timeout=0.5))
+    talking.begin()
+    turn = talking.say("hello")
+    assert (turn["state"], turn["completions"]) == ("failed", [])
+    talking.until("failed", 4)  # nothing waits for a reply for ever
 
 
 def test_too_few_replies_can_be_asked_for_again(site, models):
@@ -316,9 +344,9 @@ def test_too_few_replies_can_be_asked_for_again(site, models):
     assert (again["state"], again["user"], len(again["completions"])) == ("compare", "hello", 4)
 
 
-def test_a_server_that_was_killed_while_models_answered_shows_what_was_there(site, models):
+def test_a_server_that_was_killed_while_models_answered_shows_what_was_there(site, models, monkeypatch):
     """Its threads are gone: the rows of replies that were asked for say so for ever, until time is up."""
-    talking = Talking(site, configured(models, "good", timeout=0.5))
+    talking = Talking(site, configured(models, "good", timeout=PATIENCE))
     talking.begin()
     site.service.talk.begin, begin = (lambda begun: None), site.service.talk.begin
     try:
@@ -334,7 +362,7 @@ def test_a_server_that_was_killed_while_models_answered_shows_what_was_there(sit
     )
     for one in ids[:3]:
         talking.project.do(chat.keep_reply, reply_id=one, text=f"reply {one}", error="", ms=1)
-    turn = talking.settled()
+    turn = talking.shown_of(3, monkeypatch)
     assert (turn["state"], len(turn["completions"])) == ("compare", 3)
     talking.project.do(chat.keep_reply, reply_id=ids[3], text="late", error="", ms=1)
     assert len(talking.settled()["completions"]) == 3  # what came later is kept, and not shown
@@ -352,20 +380,23 @@ def test_functions_of_ones_own_answer_and_fail_like_servers(site):
     assert talking.one(error) == "RuntimeError: no GPU"
 
 
-def test_a_function_that_never_returns_holds_nobody_up(site):
+def test_a_function_that_never_returns_holds_nobody_up(site, monkeypatch):
     listed = [
         {"name": "own", "python": "tests.collect.test_chat:echo"},
         {"name": "asleep", "python": "tests.collect.test_chat:sleeps"},
     ]
-    talking = Talking(site, ChatConfig.of(backends=listed, timeout=0.5))
+    talking = Talking(site, ChatConfig.of(backends=listed, timeout=PATIENCE))
     talking.begin()
-    assert len(talking.say("hello")["completions"]) == 2
+    talking.ask("POST", f"{talking.chat}/turns", 202, json={"text": "hello"})
+    assert len(talking.shown_of(2, monkeypatch)["completions"]) == 2
 
 
 # --- how much ---------------------------------------------------------------------------------------------------------------
 
 
-def test_a_person_has_so_many_replies_a_day_and_a_project_so_many_at_all(site, models):
+def test_a_person_has_so_many_replies_a_day_and_a_project_so_many_at_all(site, models, monkeypatch):
+    now = site.database.clock()
+    monkeypatch.setattr(site.database, "clock", lambda: now)  # the day does not end meanwhile
     talking = Talking(site, configured(models, "good", replies_per_project=8), role="reviewer")
     for _ in range(2):
         talking.begin()
@@ -385,7 +416,7 @@ def test_a_project_says_who_answers_how_often_and_what_is_said_before(site, mode
     change = {"backends": {"better": 2.0}, "k": 3, "system": "Be brief."}
     talking.ask("PATCH", f"{talking.path}/chat", 200, role="owner", json=change)
     found = talking.ask("GET", f"{talking.path}/chat", 200, role="owner")
-    assert found == {**change, "known": [{"name": n, "weight": 1.0} for n in ("good", "better", "broken")]}
+    assert found == {**change, "known": [{"name": n, "model": n, "weight": 1.0} for n in ("good", "better", "broken")]}
     talking.begin()
     turn = talking.say("hello")
     assert [one["content"]["text"].split()[0] for one in turn["completions"]] == ["better"] * 3
@@ -411,7 +442,7 @@ def test_a_service_without_back_ends_says_so(site):
 # --- only where the owner said ----------------------------------------------------------------------------------------------
 
 
-def reply_from(url: str, *, model: str = "good", seconds: float = 5.0) -> str:
+def reply_from(url: str, *, model: str = "good", seconds: float = PATIENCE) -> str:
     with backends.client() as http:
         backend = BackendConfig.of(name="x", url=url, model=model)
         return backends.reply(http, backend, [{"role": "user", "content": "hello"}], ends=time.monotonic() + seconds)
@@ -459,21 +490,21 @@ def test_no_redirect_is_followed_and_no_proxy_of_the_environment_used(models, mo
 
 def test_an_answer_ends_with_its_time_and_with_its_length(models):
     with pytest.raises(Failed, match="out of time"):
-        reply_from(models.address, model="drips", seconds=0.5)  # it would go on for five seconds, a letter at a time
+        reply_from(models.address, model="drips", seconds=0.5)  # it would go on for ever, a letter at a time
     with pytest.raises(Failed, match="more than 2 MiB"):
         reply_from(models.address, model="endless")
 
 
 def test_nobody_listening_is_a_failure_with_its_reason():
-    with pytest.raises(Failed, match="no connection"):
-        reply_from(f"http://127.0.0.1:{free_port()}/v1")
+    with taken_port() as nobody, pytest.raises(Failed, match="no connection"):
+        reply_from(f"http://127.0.0.1:{nobody.getsockname()[1]}/v1")
 
 
 def test_a_key_is_sent_from_the_environment_and_kept_nowhere(models, monkeypatch):
     monkeypatch.setenv("THEIR_KEY", "very secret")
     with backends.client() as http:
         backend = BackendConfig.of(name="x", url=models.address, model="good", key_env="THEIR_KEY", params={"temperature": 0.5})
-        backends.reply(http, backend, [{"role": "user", "content": "hello"}], ends=time.monotonic() + 5)
+        backends.reply(http, backend, [{"role": "user", "content": "hello"}], ends=time.monotonic() + PATIENCE)
     assert models.heard[-1]["headers"]["authorization"] == "Bearer very secret"
     assert models.heard[-1]["temperature"] == 0.5
     assert "very secret" not in json.dumps(chat.asked_how(ChatConfig.of(backends=[backend.model_dump()]), "x"))
@@ -506,3 +537,27 @@ def test_a_folder_without_the_file_has_no_back_ends(tmp_path):
     (tmp_path / "chat.yaml").write_text("backends: [{name: own, python: 'tests.collect.test_chat:echo'}]\ntimeout: 5\n")
     config = config_in(tmp_path)
     assert (config.named("own").python, config.timeout) == ("tests.collect.test_chat:echo", 5.0)
+
+
+# --- setting up -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_manager_asks_one_model_and_hears_what_it_says_or_why_it_says_nothing(site, models):
+    site.service.talk.config = configured(models, "good", "nonsense")
+    project = made(site.database, users=0, schema=template("hh_chat"))
+    project.do(accounts.join, project_id=project.id, user_id=site.users["manager"], role="manager")
+    path = f"/projects/{project.slug}/chat"
+    assert site.ask("manager", "PATCH", path, json={"system": "Be kind."}).status_code == 200
+    known = site.ask("manager", "GET", path).json()["known"]
+    assert known == [{"name": name, "model": name, "weight": 1.0} for name in ("good", "nonsense")]
+    heard = site.ask("manager", "POST", f"{path}/try", json={"backend": "good", "text": "who are you?"}).json()
+    assert "who are you?" in heard["text"] and heard["error"] == ""
+    (asked,) = [one for one in models.heard if one["messages"][-1]["content"] == "who are you?"]
+    assert asked["messages"][0] == {"role": "system", "content": "Be kind."}
+    failed = site.ask("manager", "POST", f"{path}/try", json={"backend": "nonsense"}).json()
+    assert (failed["text"], failed["error"]) == ("", "the server answered something that is no chat completion")
+    assert site.ask("manager", "POST", f"{path}/try", json={"backend": "other"}).json()["code"] == "bad_chat"
+    assert (
+        site.database.read(lambda c: c.scalar(text("SELECT count(*) FROM generation WHERE project_id = :p"), {"p": project.id}))
+        == 0
+    )

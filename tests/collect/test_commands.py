@@ -3,6 +3,7 @@
 import json
 import re
 
+import httpx
 import pytest
 
 from prefloop.collect import accounts
@@ -105,9 +106,30 @@ def test_a_bad_file_is_refused_by_a_dry_run_too(tmp_path, answers):
 
 
 def test_the_first_start_prints_the_owners_link_and_ctrl_c_ends_it(tmp_path):
-    running = Running(tmp_path, f"sqlite:///{tmp_path}/collect.sqlite").start()
+    running = Running(tmp_path, f"sqlite:///{tmp_path}/collect.sqlite", more=("--proxy", "127.0.0.1")).start()
     said = (tmp_path / "server.log").read_text()
-    assert re.search(rf"http://127\.0\.0\.1:{running.port}/invite#[\w-]{{43}}", said)
+    link = re.search(rf"http://127\.0\.0\.1:{running.port}/invite#([\w-]{{43}})", said)
+    assert link is not None
+    behind_tls(running.address, link[1])
     second = typed(tmp_path, "serve", "--port", "1")
     assert second.code == 1 and "another server works on" in second.err
     assert running.stop() == 0
+
+
+def behind_tls(address: str, invite: str) -> None:
+    """What somebody gets who comes through a proxy that speaks TLS, and somebody who does not."""
+    with httpx.Client(base_url=address, trust_env=False) as http:
+        assert "strict-transport-security" not in http.get("/login").headers
+        through = {
+            "X-Forwarded-Proto": "https",
+            "X-Forwarded-For": "203.0.113.7",
+            "Host": "rank.example.org",
+            "Origin": "https://rank.example.org",
+        }
+        joined = http.post(
+            f"/api/v1/invites/{invite}/accept", json={"login": "ada", "password": "a password of mine"}, headers=through
+        )
+        assert joined.status_code == 200, joined.text
+        assert "strict-transport-security" in joined.headers
+        cookie = joined.headers["set-cookie"]
+        assert cookie.startswith("__Host-prefloop_session=") and "Secure" in cookie and "HttpOnly" in cookie

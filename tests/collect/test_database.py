@@ -11,10 +11,10 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy import event, text
 from sqlalchemy.exc import DBAPIError
 
-from prefloop.collect import accounts, backup
+from prefloop.collect import accounts, backup, serve
 from prefloop.collect.database import ATTEMPTS, Closed, Database, database_url
 from prefloop.collect.identity import new_id, pseudonym
-from prefloop.collect.migrate import is_behind, migrate, newest, version_of
+from prefloop.collect.migrate import LOCK, is_behind, migrate, newest, version_of
 from prefloop.collect.serve import only_server, open_database
 from prefloop.collect.tables import metadata
 from prefloop.errors import ConfigError, DataError, RunError
@@ -153,7 +153,8 @@ def test_an_address_that_is_no_database_is_refused(address):
         database_url(address)
 
 
-def test_a_second_server_is_refused(database, tmp_path):
+def test_a_second_server_is_refused(database, tmp_path, monkeypatch):
+    monkeypatch.setattr(serve, "LINGERS", 0.0)
     with (
         only_server(tmp_path, database),
         pytest.raises(RunError, match="another server works on"),
@@ -162,6 +163,18 @@ def test_a_second_server_is_refused(database, tmp_path):
         pass
     with only_server(tmp_path, database):
         pass
+
+
+def test_a_server_waits_until_postgresql_has_heard_of_the_death_of_the_last_one(postgresql, tmp_path, monkeypatch):
+    monkeypatch.setattr(serve, "LINGERS", 60.0)
+    dead = postgresql.readers.connect().execution_options(isolation_level="AUTOCOMMIT")
+    dead.detach()
+    assert dead.scalar(text("SELECT pg_try_advisory_lock(:lock)"), {"lock": LOCK + 1})
+    notices = threading.Timer(0.3, dead.close)
+    notices.start()
+    with only_server(tmp_path, postgresql):
+        pass
+    notices.join()
 
 
 # --- copies -----------------------------------------------------------------------------------------------------------------

@@ -7,15 +7,16 @@ import time
 
 import pytest
 
-from prefloop.collect import accounts, planted, turns
+from prefloop.collect import accounts, planted, projects, turns
 from prefloop.collect.client import connect
 from prefloop.collect.refusals import Refused
-from prefloop.collect.schema import TEMPLATES
+from prefloop.collect.schema import TEMPLATES, template
 from prefloop.collect.web.app import MAX_BODY
 from prefloop.collect.web.service import Limiter
 from prefloop.data.read import read_groups
 from prefloop.errors import DataError, RunError, Waiting
-from prefloop.records import Completion, Group, Prompt
+from prefloop.records import Completion, Group, Prompt, content_id
+from tests.collect.made import made
 from tests.collect.pictures import a_png
 from tests.collect.site import EVERYBODY, PASSWORD, RANKED, Site
 
@@ -97,6 +98,7 @@ MATRIX = {  # route: who may; everybody else hears 401, 403 or 404
     "POST /items/{identity}/adjudicate": READERS,
     "POST /projects/{project}/next": WORKERS,
     "GET /projects/{project}/why-empty": WORKERS | OWNER,
+    "POST /projects/{project}/consent": WORKERS | OWNER,
     "GET /assignments/{identity}": OWN,
     "PUT /assignments/{identity}/draft": OWN,
     "POST /assignments/{identity}/heartbeat": OWN,
@@ -108,6 +110,7 @@ MATRIX = {  # route: who may; everybody else hears 401, 403 or 404
     "POST /projects/{project}/items:import": MANAGERS,
     "GET /projects/{project}/chat": MANAGERS,
     "PATCH /projects/{project}/chat": MANAGERS,
+    "POST /projects/{project}/chat/try": MANAGERS,
     "POST /projects/{project}/chats": WORKERS,
     "GET /projects/{project}/chats": WORKERS | OWNER,  # one's own; the owner has none
     "GET /chats/{identity}": OWN,
@@ -130,6 +133,8 @@ BODIES = {
     "POST /chats/{identity}/turns": {"text": "hello"},
     "POST /chats/{identity}/choose": {"answers": {"choose": {"better": {"choice": "a", "strength": 1}}}},
     "PATCH /projects/{project}/chat": {"k": 2},
+    "POST /projects/{project}/consent": {"words": content_id({})},  # of a project that asks for none
+    "POST /projects/{project}/chat/try": {"backend": "own"},
     "POST /render": {"texts": ["*hello*"]},
     "POST /me/password": {"old": PASSWORD, "new": PASSWORD},
     "POST /tokens": {"name": "x", "scopes": ["annotate"]},
@@ -223,13 +228,18 @@ def a_request(site: Site, route: str, role: str, number: int) -> dict:
     }
 
 
-@pytest.fixture(scope="module")
-def filled(site):
+def fill(site: Site) -> Site:
+    """Something of everything that a route may be about."""
     site.report, site.job = site.a_report(), site.a_job()
     site.item = site.one("SELECT id FROM item ORDER BY id")
     site.main.submit(site.main.claim(site.users["annotator"]), site.users["annotator"])
     site.judgment = site.one("SELECT id FROM judgment ORDER BY id")
     return site
+
+
+@pytest.fixture(scope="module")
+def filled(site):
+    return fill(site)
 
 
 @pytest.mark.parametrize("route", MATRIX)
@@ -309,7 +319,10 @@ def test_logging_in_gives_a_new_cookie_that_scripts_cannot_read(site):
     assert forged.status_code == 401
 
 
-def test_wrong_passwords_and_unknown_logins_sound_alike_and_are_locked_out(site):
+def test_wrong_passwords_and_unknown_logins_sound_alike_and_are_locked_out(site, monkeypatch):
+    now = site.database.clock()
+    monkeypatch.setattr(site.database, "clock", lambda: now)  # the first wait is a second, and a busy machine may take longer
+
     def attempt(login: str) -> tuple[int, dict]:
         answer = site.http.post("/auth/login", json={"login": login, "password": "wrong password"})
         return answer.status_code, answer.json()
@@ -481,6 +494,30 @@ def test_a_replayed_submit_says_so_and_a_reused_key_is_refused(site):
     assert first.json() == again.json() and again.headers["idempotency-replayed"] == "true"
     other = site.ask("annotator", "POST", path, json={"answers": {"rank": {"ranking": "b>a"}}}, headers=headers)
     assert (other.status_code, other.json()["code"]) == (422, "key_reused")
+
+
+def test_nobody_begins_before_they_agree_and_other_words_are_agreed_to_anew(site):
+    asked = {"en": "Answers are kept **for research**.", "zh": "回答将用于研究。"}
+    project = made(site.database, users=0, schema=template("rank").model_copy(update={"consent": asked}), n=2)
+    for role in ("annotator", "manager"):
+        project.do(accounts.join, project_id=project.id, user_id=site.users[role], role=role)
+    path = f"/projects/{project.slug}"
+    refused = site.ask("annotator", "POST", f"{path}/next")
+    assert (refused.status_code, refused.json()["code"], refused.json()["consent"]) == (403, "consent_needed", asked)
+    assert site.ask("annotator", "POST", f"{path}/consent", json={"words": "x"}).json()["code"] == "consent_changed"
+    assert site.ask("annotator", "POST", f"{path}/consent", json={"words": refused.json()["words"]}).status_code == 204
+    turn = site.ask("annotator", "POST", f"{path}/next").json()["assignment"]
+    assert site.ask("manager", "POST", f"{path}/next").status_code == 403  # everybody for themselves
+    leased = "SELECT count(*) FROM slot WHERE project_id = '%s' AND state = 'leased'"
+    assert site.one(leased % project.id) == 1  # and who does not agree holds nothing
+    logged = site.ask("manager", "GET", f"{path}/events").json()["events"]
+    agreed = [(one["user"], one["detail"]) for one in logged if one["action"] == "consent"]
+    assert agreed == [(site.users["annotator"], {"words": asked})]
+    other = template("rank").model_copy(update={"consent": {"en": "Answers are published."}})
+    project.do(projects.add_schema, project_id=project.id, schema=other, user_id=None)
+    assert site.ask("annotator", "POST", f"{path}/next").json()["consent"] == other.consent
+    given = {"json": {"answers": RANKED}, "headers": {"Idempotency-Key": turn}}
+    assert site.ask("annotator", "POST", f"/assignments/{turn}/submit", **given).status_code == 200  # begun under the old words
 
 
 def test_where_there_is_nothing_the_reason_is_told(site):

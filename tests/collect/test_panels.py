@@ -1,14 +1,14 @@
 """What the dashboard says of a project whose people are known: one is careful, one takes what stands first, one answers alike."""
 
 import json
-from itertools import count
+from collections import Counter
 
 import numpy as np
 import pytest
 
 from prefloop.collect import items, planted, projects, turns
 from prefloop.collect.identity import new_id, pseudonym
-from prefloop.collect.panel_agreement import agreement_panel, preference_alpha
+from prefloop.collect.panel_agreement import DAY, agreement_panel, preference_alpha
 from prefloop.collect.panel_annotators import annotators_panel
 from prefloop.collect.panel_bias import bias_panel
 from prefloop.collect.quality_settings import quality_of, set_quality
@@ -16,7 +16,7 @@ from prefloop.collect.recent import recent
 from prefloop.collect.schema import template
 from prefloop.collect.web.quality import Panels, by_hour, oldest_id
 from prefloop.records import Completion, Prompt
-from tests.collect.made import made
+from tests.collect.made import made, same_ids
 from tests.helpers import assert_close
 
 CAREFUL, FIRST, ALIKE = range(3)
@@ -26,7 +26,6 @@ N = 12
 @pytest.fixture(scope="module")
 def project(sqlite):
     """Every item has answers good, fair and poor, the better the longer; good ones have Markdown and come from a large model."""
-    built = made(sqlite, users=3, overlap=3, schema=template("instructgpt"), secret="cd" * 32)
     prompts = [Prompt.of(f"panel question {number}") for number in range(N)]
     texts = (
         ("**good** " + "x" * 119, "policy:large"),
@@ -34,8 +33,8 @@ def project(sqlite):
         ("poor " + "x" * 27, "policy:small"),
     )
     new = [items.new_item(one, [Completion.of(one, text, source=source) for text, source in texts]) for one in prompts]
-    with pytest.MonkeyPatch.context() as patch:  # what is shown first is drawn from the secret and these: the same in every run
-        patch.setattr(items, "new_id", lambda now, numbers=count(): f"{next(numbers):026}")
+    with same_ids():
+        built = made(sqlite, users=3, overlap=3, schema=template("instructgpt"), secret="cd" * 32)
         sqlite.write(lambda c: items.add(c, built.id, new, now=sqlite.clock()))
     gold = sqlite.read(lambda c: c.exec_driver_sql(f"SELECT i.id, b.completions_json FROM item i JOIN item_body b ON b.item_id = i.id WHERE i.project_id = '{built.id}' ORDER BY i.id LIMIT 1").one())  # fmt: skip
     built.do(
@@ -126,7 +125,8 @@ def test_agreement_is_that_of_its_definition(seen):
     assert_close(questions["opinion"]["alpha_nominal"]["value"], 1.0)  # the same flag on the same answer, by everybody
     assert "same answer" in questions["sexual"]["alpha_nominal"]["reason"] and questions["sexual"]["gwet_ac1"]["value"] == 1.0
     assert json.loads(json.dumps(panel, allow_nan=False)) == panel
-    assert [one["n"] for one in panel["trend"]] == [N]
+    days = Counter(max(opinion.created for opinion in one.opinions) // DAY for one in seen)  # two, where it is just midnight
+    assert [(one["day"], one["n"]) for one in panel["trend"]] == sorted(days.items())
 
 
 def test_alpha_of_preferences_does_not_depend_on_which_answer_an_item_lists_first():

@@ -168,6 +168,14 @@ def test_answers_cut_are_a_share_of_the_answers_encoded_not_of_rows_or_of_what_i
         one_of_nineteen.refuse_if_too_many_dropped()
 
 
+def test_whoever_allows_everything_to_be_lost_is_not_refused_where_every_answer_is_cut_and_prompts_are_too_long(tmp_path):
+    report = check(write(tmp_path, [pair(str(n)) for n in range(4)])).after_encoding(truncated_answers=8, prompts_too_long=2)
+    assert report.share_lost == 1.0  # 8 of 8 and 2 of 4
+    report.refuse_if_too_many_dropped(1.0)
+    with pytest.raises(DataError, match=r"100\.0% of the data .* at most 99\.0%"):
+        report.refuse_if_too_many_dropped(0.99)
+
+
 def test_prompts_in_both_sides_of_a_split_are_counted_once_each(tmp_path):
     reading = read_groups(write(tmp_path, [pair("p"), pair("q"), pair("q", "c"), pair("r")]))
     p, q, q2, r = reading.records

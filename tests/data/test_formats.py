@@ -348,8 +348,8 @@ def test_equal_answers_become_one_and_keep_their_place_only_if_they_agree(tmp_pa
     assert [completion.text for completion in group.completions] == ["a", "b", "c"]
     assert orders(group) == [[["b"], ["c"]]]  # a was placed first and third: about a nothing is known
     assert set(reading.report.remarks) == {
-        "equal answers, taken as one",
-        "equal answers in different places, left without a place",
+        "the same answer twice, taken as one",
+        "the same answer twice, ranked differently: which rank holds is not known, so it has none",
     }
 
 
@@ -476,11 +476,74 @@ def test_columns_like_no_format_are_listed_without_a_guess(tmp_path):
         check(write(tmp_path, [{"smiles": "CC"}]))
 
 
+MISSPELT = {
+    "pairs": ({"prompt": "q", "chosn": "a", "Rejected": "b"}, "preference", ["chosen=chosn", "rejected=Rejected"], "prompts"),
+    "pairs without a prompt": (
+        {"promt": "q", "chosen": "a", "rejected": "b"},
+        "preference",
+        ["prompt=promt"],
+        "implicit-preference",
+    ),
+    "ranks": ({"prompt": "q", "completions": ["a", "b"], "rank": [1, 2]}, "k-answers", ["ranks=rank"], "unranked"),
+    "demonstrations": ({"prompt": "q", "completoin": "a"}, "prompt-completion", ["completion=completoin"], "prompts"),
+}
+
+
+@pytest.mark.parametrize("case", MISSPELT)
+def test_misspelt_columns_are_named_with_what_they_would_be(tmp_path, case):
+    row, meant, renamed, plain = MISSPELT[case]
+    path = write(tmp_path, [row])
+    with pytest.raises(DataError) as refused:
+        check(path)
+    told = str(refused.value)
+    assert f"would be {meant}, but for the name" in told and f"needed   {', '.join(FORMATS[meant].needs)[:6]}" in told
+    assert all(column in told.partition("found")[2].partition("needed")[0] for column in row)
+    assert f"NEW.jsonl {' '.join(f'mapping.{one}' for one in renamed)}\n" in told
+    assert all("{} is missing, {} is there".format(*one.split("=")) in told for one in renamed)
+    assert told.endswith(f"format={plain}, which gives {FORMATS[plain].gives}")
+    assert check(path, format=plain).n_rows == 1  # the way out it names
+    assert check(path, mapping=dict(one.split("=") for one in renamed)).format == meant
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"prompt": "q", "prompt_id": "1", "source": "x"},
+        {"prompt": "q", "completion": "a", "choice": "b"},
+        {"text": "t", "texts": "u"},
+        {"prompt": "q", "chosen": "a", "rejected": "b", "subsets": "x"},  # as reward-bench, which is read alike
+        {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}], "original": "x"},
+    ],
+)
+def test_a_column_that_only_looks_like_another_is_no_mistake(tmp_path, row):
+    assert check(write(tmp_path, [row])).n_rows == 1
+
+
+def test_where_other_records_are_wanted_the_columns_that_nearly_give_them_are_named(tmp_path):
+    path = write(tmp_path, [{"prompt": "q", "chosn": "a", "rejectd": "b"}])
+    assert len(read_prompts(path).records) == 1  # prompts were asked for and are there
+    with pytest.raises(
+        DataError, match=r"nearest is preference, which needs .*\n.*mapping\.chosen=chosn mapping\.rejected=rejectd\n"
+    ):
+        read_groups(path)
+
+
+def test_the_same_answer_ranked_twice_is_told_as_that(tmp_path):
+    row = {"prompt": "q", "completions": ["x", "y", "x"], "ranks": [1, 2, 3]}
+    ((reason, finding),) = check(write(tmp_path, [row])).dropped.items()
+    assert reason == "the same answer twice, ranked differently; without it fewer than 2 ranked answers are left"
+    assert finding.snippet == "answers 1 and 3 are both 'x'"
+    ((reason, finding),) = check(
+        write(tmp_path, [{**row, "completions": ["x", "y", "z"], "ranks": [1, None, None]}])
+    ).dropped.items()
+    assert (reason, finding.snippet) == ("fewer than 2 answers with a rank or score", "1 of 3 answers have one")
+
+
 def test_the_wrong_kind_of_set_is_refused_with_the_formats_of_the_right_kind(tmp_path):
     path = write(tmp_path, [{"prompt": "q"}])
     with pytest.raises(
         DataError,
-        match=r"read as prompts, which gives prompts; rankings, pairs or several answers to a prompt are wanted here\n  formats that give them: kway, k-answers",
+        match=r"read as prompts, which gives prompts; rankings, pairs or several answers to a prompt are wanted here\n  its columns: prompt; .*mapping\.OURS=THEIRS\n  formats that give what is wanted: kway, k-answers",
     ):
         read_groups(path)
     with pytest.raises(DataError, match="which gives prompts; rankings, pairs or several answers"):

@@ -178,7 +178,7 @@ def test_a_file_name_gives_away_its_split(tmp_path):
 
 def test_a_missing_file_is_answered_with_the_nearest(tmp_path):
     written(tmp_path, "pairs.jsonl", LINES)
-    with pytest.raises(DataError, match=r"nearest in that folder: .*pairs\.jsonl"):
+    with pytest.raises(DataError, match=r"nearest: .*pairs\.jsonl"):
         sources(tmp_path / "pair.jsonl")
     with pytest.raises(DataError, match="hub id like owner/name"):
         sources(tmp_path / "nowhere" / "x.jsonl")

@@ -6,7 +6,6 @@ A program of its own, because torch is then imported once and forked, which is s
 import json
 import os
 import signal
-import socket
 import sys
 import time
 from collections.abc import Callable
@@ -22,6 +21,7 @@ from prefloop.engine.lock import release_lock, take_lock
 from prefloop.errors import ConfigError
 from tests.engine import two_processes
 from tests.engine.toy import ToyConfig, main
+from tests.ports import free_port
 
 KILLED = 86
 FAULTS = {  # at which of its occasions a point kills; there are checkpoints after steps 3, 6, 9 and 10
@@ -100,12 +100,6 @@ def one_of_two(out: Path, rank: int, port: int) -> None:
     }
     os.environ.update({name: str(value) for name, value in launched.items()})
     two_processes.main(out)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 if __name__ == "__main__":

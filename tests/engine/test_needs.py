@@ -10,16 +10,20 @@ from prefloop.engine import needs
 from prefloop.engine.needs import Work, admit, at_once, free_of_container, free_of_machine, needs_of
 from prefloop.errors import ConfigError
 from prefloop.methods.dpo import DPOConfig
+from prefloop.methods.kto import KTOConfig
 from prefloop.methods.ppo import PPOConfig
+from prefloop.methods.pretrain import PretrainConfig
 from prefloop.methods.reinforce import ReinforceConfig
+from prefloop.methods.relearn import RelearnConfig
 from prefloop.methods.reward import RewardConfig
+from prefloop.methods.rrhf import RRHFConfig
 from prefloop.methods.sft import SFTConfig
 from prefloop.models.load import count_parameters, new_reward, rewards_to_train, save_model
 from prefloop.models.shapes import shape_of
 from tests.models.tiny import ARCHITECTURES, policy, tokenizer
 
 CPU = torch.device("cpu")
-WORK = Work(longest=40, rows=64, new_tokens=16, round_rows=128)
+WORK = Work(longest=40, rows=64, new_tokens=16, round_rows=128, prompt=24)
 
 
 @pytest.fixture(scope="module")
@@ -95,6 +99,31 @@ def test_members_references_and_samplers_are_counted_where_there_are_any(folders
     assert drawing["sampler's weights"] == 4 * (n + shape.vocabulary * 32)
 
 
+def test_whoever_is_asked_once_before_the_first_step_is_not_there_when_the_model_learns(folders):
+    """A reference of one's own of DPO and KTO, the first reward or the judge of relearn: beside the weights, not the gradients."""
+    n, model, other = count_parameters(policy("llama")), folders["llama"], folders["qwen2"]
+    for cls in (DPOConfig, KTOConfig):
+        found = needs_of(cls.of(model=model, data="d", reference=other, adapter={"rank": 2}), Work(40, 16))
+        assert found.drawing["reference"] == 4 * count_parameters(policy("qwen2")) and found.lasting["reference"] == 0
+    again = {"model": model, "data": "d", "samples": "s", "reward": folders["reward"]}
+    assert needs_of(RelearnConfig.of(**again), Work(40, 16)).drawing["reward"] == 4 * n
+    judged = RelearnConfig.of(**again, pairs="rlaif", judge=f"policy:{other}")
+    assert needs_of(judged, Work(40, 16)).drawing["reward"] == 4 * count_parameters(policy("qwen2"))
+    assert needs_of(judged, Work(40, 16)).lasting["reward"] == 0
+
+
+def test_beams_hold_whole_rows_and_a_model_that_is_made_is_reckoned_by_its_shape(folders):
+    shape = shape_of(folders["llama"])
+    made = {"policy": "D", "prompts": "p", "reward": folders["reward"], "k": 4}
+    beams = needs_of(RRHFConfig.of(model=folders["llama"], candidates=made), WORK)
+    drawn = needs_of(RRHFConfig.of(model=folders["llama"], candidates={**made, "decoding": "draw"}), WORK)
+    per_token = 2 * 16 * 4  # keys and values of a layer
+    assert beams.drawing == {"keys and values": 3 * per_token * 128 * 40 + 4 * 8 * 128 * shape.vocabulary}
+    assert drawn.drawing["keys and values"] == 2 * per_token * (32 * 24 + 128 * 16) + 4 * 3 * 128 * shape.vocabulary
+    new = needs_of(PretrainConfig.of(text="t"), Work(64, 12), shape)
+    assert (new.lasting["weights"], new.learning["gradients"]) == (4 * shape.parameters, 4 * shape.parameters)
+
+
 def test_learning_and_drawing_take_turns(folders):
     found = needs_of(ppo(folders), WORK)
     assert found.total == sum(found.lasting.values()) + max(sum(found.learning.values()), sum(found.drawing.values()))
@@ -105,8 +134,8 @@ def test_only_what_is_computed_at_once_needs_activations(folders):
     def tokens(**optim) -> int:
         return at_once(ppo(folders, optim=optim).optim, WORK)
 
-    assert (tokens(), tokens(micro_batch=8), tokens(micro_tokens=100), tokens(micro_tokens=1)) == (2560, 320, 100, 40)
-    assert tokens(micro_batch=8, micro_tokens=100_000) == 320
+    assert (tokens(), tokens(micro_tokens=0), tokens(micro_batch=8)) == (2048, 2560, 320)
+    assert (tokens(micro_tokens=100), tokens(micro_tokens=1), tokens(micro_batch=8, micro_tokens=100_000)) == (100, 40, 320)
     few, all_rows = (needs_of(ppo(folders, optim={"micro_tokens": m}), WORK).learning["activations"] for m in (256, 0))
     assert few < all_rows
 
@@ -132,7 +161,7 @@ NEAREST = {  # the first of these that fits: tokens at once, rows side by side, 
 @pytest.mark.parametrize("told", NEAREST)
 def test_what_does_not_fit_is_refused_with_the_nearest_setting_that_does(folders, monkeypatch, told):
     """On a machine with room for just that setting. Few rows where weights are to decide."""
-    work = Work(longest=8, rows=2, new_tokens=4, round_rows=4) if "share" in told else WORK
+    work = Work(longest=8, rows=2, new_tokens=4, round_rows=4, prompt=4) if "share" in told else WORK
     room = needs_of(ppo(folders, **NEAREST[told]), work).total
     monkeypatch.setattr(needs, "free_memory", lambda device: room / needs.SLACK + 1)
     with pytest.raises(ConfigError, match=r"more memory than 95% of what is free(.|\n)*weights 0\.") as refusal:

@@ -270,9 +270,9 @@ def test_the_toy_method_learns(tmp_path):
 
 @pytest.mark.parametrize("resume", [False, True])
 def test_a_start_that_came_to_nothing_gives_way_to_other_settings_and_the_run_says_so(tmp_path, capsys, resume):
-    with pytest.raises(DataError), opened(tmp_path, config=Outer(steps=9)) as run:
+    with pytest.raises(RunError), opened(tmp_path, config=Outer(steps=9)) as run:
         run.write_json("data.json", {})
-        raise DataError("nowhere.jsonl")
+        raise RunError("out of memory")
     capsys.readouterr()
     with opened(tmp_path, resume=resume, seed=6) as run:
         assert run.finished is None and run.checkpoint is None
@@ -284,6 +284,22 @@ def test_a_start_that_came_to_nothing_gives_way_to_other_settings_and_the_run_sa
     assert yaml.safe_load((tmp_path / "config.yaml").read_text())["steps"] == 4
     meta = json.loads((tmp_path / "meta.json").read_text())
     assert meta["seed"] == 6 and "resumed" not in meta
+
+
+@pytest.mark.parametrize("refusal", [DataError, ConfigError])
+def test_a_refused_start_takes_its_folders_back_and_nothing_else(tmp_path, refusal):
+    with pytest.raises(refusal), opened(tmp_path / "new" / "run") as run:
+        run.write_json("data.json", {})
+        raise refusal("nowhere.jsonl")
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "theirs").mkdir()
+    with pytest.raises(refusal), opened(tmp_path / "theirs") as run:
+        raise refusal("nowhere.jsonl")
+    assert list(tmp_path.rglob("*")) == [tmp_path / "theirs"]  # which was there before
+    with pytest.raises(refusal), opened(tmp_path / "begun") as run:
+        run.log(0, {"loss": 1.0})
+        raise refusal("nowhere.jsonl")
+    assert (tmp_path / "begun" / "metrics.jsonl").stat().st_size > 0 and (tmp_path / "begun" / "config.yaml").is_file()
 
 
 def test_with_the_same_settings_it_is_said_too_and_a_damaged_meta_json_of_such_a_start_does_not_matter(tmp_path, capsys):

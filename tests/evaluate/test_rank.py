@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from prefloop.config import Options
-from prefloop.data.read import read_groups
+from prefloop.data.read import read_demonstrations, read_groups
 from prefloop.data.write import write_groups
-from prefloop.errors import RunError
+from prefloop.errors import DataError, RunError
 from prefloop.evaluate.rank import RankConfig, ceilings, main, name_of, rank, spread
 from prefloop.records import Completion, Group, Prompt
 from tests.helpers import assert_close
@@ -98,6 +98,19 @@ def test_the_command_writes_rankings_that_are_read_back(tmp_path):
     deviations = [-7 / 3, -1 / 3, 8 / 3]  # of i + 1, i + 3, i + 6 from their mean
     assert_close(summary["temperature"], 0.3 * math.sqrt(sum(d * d for d in deviations) / 3))
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["bayes_ceiling"] == summary["bayes_ceiling"]
+
+
+def test_a_taste_to_which_all_are_the_same_ties_them_all_and_nobody_can_learn_from_it(tmp_path):
+    write_groups(tmp_path / "completions.jsonl", [group(f"p{i}", "a", "b", "c") for i in range(4)])
+    data = str(tmp_path / "completions.jsonl")
+    summary = main(
+        RankConfig.of(reward="python:tests.evaluate.scorers:constant", data=data, noise=0.0), Options(out=tmp_path / "run")
+    )
+    assert (summary["rankings"], summary["pairs"], summary["bayes_ceiling"]) == (4, 0, None)
+    written = read_groups(tmp_path / "run" / "rankings.jsonl").records
+    assert [len(said.tiers) for one in written for said in one.rankings] == [1] * 4
+    with pytest.raises(DataError, match="no answer that stands above another: 4"):
+        read_demonstrations(tmp_path / "run" / "rankings.jsonl")
 
 
 def test_a_taste_that_is_no_number_ends_the_run_before_anything_is_written(tmp_path):

@@ -11,7 +11,7 @@ import torch
 from prefloop.data.read import read_groups
 from prefloop.data.write import write_groups
 from prefloop.errors import DataError
-from prefloop.methods.kto import KTOConfig, distance_of, labelled, referred, with_partners
+from prefloop.methods.kto import KTOConfig, auc_of_labels, distance_of, labelled, logprobs_of, referred, with_partners
 from prefloop.models.load import load_policy
 from prefloop.records import Ranking
 from tests.helpers import assert_close
@@ -45,6 +45,7 @@ def test_it_learns_to_tell_good_from_bad_on_prompts_it_has_not_seen(tmp_path):
     assert np.mean(margin[-4:]) > np.mean(margin[:4]) + 0.05
     assert 0 < summary["label_accuracy"]["mean"] < 1 and summary["label_accuracy"]["n_prompts"] > 0
     assert summary["pair_accuracy"]["mean"] > 0.55
+    assert summary["auc"]["mean"] > 0.5 and summary["auc"]["n"] == summary["label_accuracy"]["n"]
     assert summary["held_out_loss"] < 0.5
 
 
@@ -135,6 +136,29 @@ def test_every_labelled_answer_counts_the_same_however_many_its_prompt_has(tmp_p
     assert (summary["good"], summary["bad"], summary["prompts"]) == (2, 4, 3)
     first = history(tmp_path / "run")[0]
     assert_close(np.float32([first["count/chosen"], first["count/rejected"], first["loss"]]), [2 / 6, 4 / 6, 1 / 2])
+
+
+def test_the_area_under_the_curve_is_over_all_answers_beside_that_of_their_length():
+    """By hand from the exact tables: every good answer against every bad one, of whatever prompt."""
+    groups = shorter_than_the_last_step(read_groups(toy() / "rankings.jsonl").records)[:30]
+    answers, prompt_of = labelled(toy_encoder(), groups, KTOConfig.of(model="m", data="d", labels="best"))
+    before = referred(answers, load_policy(str(toy() / "base")))
+    score = logprobs_of(load_policy(str(toy() / "sft" / "model")), answers) - before.ref_logprobs
+    ratio = table(toy() / "sft" / "model") - table(toy() / "base")  # P N
+    exact: dict[bool, list[float]] = {True: [], False: []}
+    lengths: dict[bool, list[int]] = {True: [], False: []}
+    for group in groups:
+        for completion in group.completions:
+            is_best, n = group.rankings[0].places()[completion.id] == 0, WORLD.texts.index(completion.text)
+            exact[is_best].append(round(float(ratio[WORLD.prompts.index(group.prompt), n]), 4))
+            lengths[is_best].append(WORLD.lengths[n])
+    for values, told in (
+        (exact, auc_of_labels(score.round(decimals=4), answers, prompt_of)),
+        (lengths, auc_of_labels(answers.completion_length, answers, prompt_of)),
+    ):
+        pairs = [1.0 if good > bad else 0.5 if good == bad else 0.0 for good in values[True] for bad in values[False]]
+        assert_close(told["mean"], float(np.mean(pairs)))
+        assert (told["n"], told["n_prompts"]) == (len(exact[True]) + len(exact[False]), len(set(prompt_of)))
 
 
 def test_with_an_adapter_only_the_adapter_learns_and_the_reference_is_what_lies_under_it(tmp_path):

@@ -6,7 +6,7 @@ import torch
 
 from prefloop.errors import ConfigError, RunError
 from prefloop.methods import reinforce
-from prefloop.methods.reinforce import ReinforceConfig, credit, grouped
+from prefloop.methods.reinforce import ReinforceConfig, credit, grouped, lengths_by_sign
 from prefloop.models.load import load_policy
 from prefloop.models.sampling import sample
 from tests.helpers import assert_close
@@ -48,6 +48,24 @@ def test_equal_scores_move_nothing(tmp_path):
     assert line["grad_norm"] == 0
 
 
+def test_lengths_are_told_apart_by_what_was_rewarded():
+    """By hand: of the first prompt 3 and 5 tokens are above the mean of 2, 7 below; the second has equal scores and says nothing."""
+    length = torch.tensor([[3.0, 5.0, 7.0], [100.0, 200.0, 300.0]])
+    score = torch.tensor([[2.5, 3.0, 0.5], [0.1, 0.1, 0.1]])
+    told = lengths_by_sign(length, score)
+    assert told == {"objective/length_of_better": 4.0, "objective/length_of_worse": 7.0}
+    assert lengths_by_sign(length[1:], score[1:]) == {}
+
+
+def test_a_reward_of_length_shows_in_the_lengths_and_equal_scores_in_neither(tmp_path):
+    run_reinforce(tmp_path / "long", reward="python:tests.evaluate.scorers:words", rounds=1)
+    line = history(tmp_path / "long")[0]
+    assert line["objective/length_of_better"] > line["objective/length"] > line["objective/length_of_worse"]
+    assert line["objective/advantage_sd"] > 0
+    run_reinforce(tmp_path / "equal", reward="python:tests.methods.test_reinforce:equal", rounds=1)
+    assert "objective/length_of_better" not in history(tmp_path / "equal")[0]
+
+
 def test_dapo_leaves_prompts_with_equal_scores_out_and_counts_them(tmp_path):
     run_reinforce(tmp_path, reward="python:tests.methods.test_reinforce:equal", method="dapo", rounds=1)
     line = history(tmp_path)[0]
@@ -81,10 +99,14 @@ def test_answers_side_by_side_keep_their_tokens_and_log_probabilities():
         assert float(old[p, k, end - start :].abs().sum()) == 0
 
 
+def some_scores():
+    return torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
+
+
 @pytest.mark.parametrize("weights", ["sequence_mean", "token_mean", "constant"])
 def test_how_tokens_share_the_loss(weights):
     ranked, old = grouped(drawn(), 3)
-    made = credit(ranked, torch.randn(4, 3), old, old, config(method="grpo", weights=weights, max_new_tokens=9))
+    made = credit(ranked, some_scores(), old, old, config(method="grpo", weights=weights, max_new_tokens=9))
     share = made.weight[:, None, None] * made.token_weight  # P K T
     share = share / made.weight.sum()
     lengths = ranked.completion_length.float()
@@ -99,7 +121,7 @@ def test_how_tokens_share_the_loss(weights):
 
 def test_the_price_of_distance_is_taken_off_rloos_reward():
     ranked, old = grouped(drawn(), 3)
-    score, shifted = torch.randn(4, 3), old - 0.5 * (old != 0)
+    score, shifted = some_scores(), old - 0.5 * (old != 0)
     made = credit(ranked, score, old, shifted, config(method="rloo", kl=0.2))
     distance = 0.5 * (old != 0).sum(2)
     earned = score - 0.2 * distance

@@ -9,6 +9,8 @@ import torch
 
 from prefloop.data.read import read_groups
 from prefloop.data.write import write_groups
+from prefloop.engine.randomness import derived_seed
+from prefloop.engine.run import Run
 from prefloop.errors import ConfigError, DataError
 from prefloop.methods.relearn import (
     CODE,
@@ -21,7 +23,7 @@ from prefloop.methods.relearn import (
 from prefloop.models.load import load_reward
 from prefloop.records import Completion, Group, Prompt
 from tests.helpers import assert_close
-from tests.methods.toy import WORLD, gold, history, run_relearn, saved, toy, toy_encoder
+from tests.methods.toy import WORLD, gold, history, run_relearn, run_reward, saved, toy, toy_encoder
 
 
 def config(**settings) -> RelearnConfig:
@@ -264,6 +266,38 @@ def test_without_a_representation_the_seed_of_its_heads_changes_nothing(tmp_path
     assert saved(tmp_path / "one") == saved(tmp_path / "two")
 
 
+def test_with_lambda_zero_a_representation_leaves_the_reward_bitwise_as_it_is(tmp_path, monkeypatch):
+    """The configuration refuses 0, where the term would be computed for nothing. Clipping is off: a norm over more numbers rounds otherwise."""
+    unclipped = {"optim": {"lr": 1e-3, "grad_clip": 0.0}}
+    run_relearn(tmp_path / "plain", **unclipped)
+    stated = RelearnConfig.of.__func__
+    monkeypatch.setattr(RelearnConfig, "of", classmethod(lambda cls, **own: stated(cls, **own).model_copy(update={"lam": 0.0})))
+    run_relearn(tmp_path / "zero", representation="mib", **unclipped)
+    assert "of_views/skl" in history(tmp_path / "zero")[0]
+    assert saved(tmp_path / "zero") == saved(tmp_path / "plain")
+    monkeypatch.undo()
+    run_relearn(tmp_path / "half", representation="mib", **unclipped)
+    assert saved(tmp_path / "half") != saved(tmp_path / "plain")
+
+
+def test_without_a_representation_it_is_reward_training_on_both_kinds_of_rankings_to_the_last_bit(tmp_path, monkeypatch):
+    """A reward run draws the head of each member from a seed of its own; here both draw the same."""
+    monkeypatch.setattr(Run, "seed", lambda run, *key: derived_seed(run.run_seed, key[0]))
+    alike = {"optim": {"lr": 1e-3, "warmup": 0, "schedule": "constant"}, "batch": 16}
+    run_relearn(tmp_path / "relearned", **alike)
+    both = [*read_groups(toy() / "rankings.jsonl").records, *read_groups(tmp_path / "relearned" / "synthetic.jsonl").records]
+    write_groups(tmp_path / "both.jsonl", both)
+    run_reward(tmp_path / "reward", model=toy() / "sft" / "model", data=tmp_path / "both.jsonl", demonstrations="", **alike)
+    assert history(tmp_path / "reward")[-1]["loss"] == history(tmp_path / "relearned")[-1]["loss"]
+    assert saved(tmp_path / "reward") == saved(tmp_path / "relearned")
+
+
+def test_the_same_seed_makes_the_same_pairs_and_another_seed_others():
+    said = [made("aaaaaabcdefg", [0.0] * 12, winner="random", seed=seed)[0] for seed in (3, 3, *range(4, 10))]
+    assert said[0] == said[1]
+    assert len({winner_and_loser(pairs) for pairs in said}) > 1
+
+
 def test_nothing_new_to_learn_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="that is prefloop reward on the same rankings"):
         config(pairs="none")
@@ -274,6 +308,17 @@ def test_nothing_new_to_learn_is_refused(tmp_path):
     write_groups(tmp_path / "lonely.jsonl", lonely)
     with pytest.raises(DataError, match=r"gives a synthetic preference \(one answer: \d+\)"):
         run_relearn(tmp_path / "run", samples=tmp_path / "lonely.jsonl")
+    alike = [
+        group.model_copy(
+            update={
+                "completions": tuple(c.model_copy(update={"content": group.completions[0].content}) for c in group.completions)
+            }
+        )
+        for group in read_groups(samples(), allow_unranked=True).records
+    ]
+    write_groups(tmp_path / "alike.jsonl", alike)
+    with pytest.raises(DataError, match=r"gives a synthetic preference \(all mean the same: \d+\)"):
+        run_relearn(tmp_path / "same", samples=tmp_path / "alike.jsonl")
 
 
 def samples() -> str:

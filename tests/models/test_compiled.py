@@ -61,6 +61,16 @@ def test_the_gate_is_silu_also_where_the_exponential_would_not_fit(threads):
 
 
 @needs_compiler
+def test_the_exponential_is_right_to_a_few_roundings():
+    """Seen through the gate: x / (1 + e^-x) is e^x x to rounding where x is far below zero."""
+    x = torch.linspace(-80, -20, 4096)
+    up, y = torch.stack([x, torch.ones(4096)]), torch.empty(4096)
+    compiled.library().functions.gate(up.data_ptr(), y.data_ptr(), 512, 8, 1)
+    expected = x.double() * x.double().exp()
+    assert float(((y - expected) / expected).abs().max()) < 4 * torch.finfo(torch.float32).eps
+
+
+@needs_compiler
 @torch.no_grad()
 def test_the_number_of_threads_changes_no_bit():
     decoder = decoder_of(policy("qwen2"), 20)

@@ -67,7 +67,9 @@ class Texts:
 
     def begin(self, *asked: tuple[int, int]) -> None:
         """Prompts of (length, number of answers) each."""
-        new = [prompt for length, n in asked for prompt in [self.words(length)] * n]
+        self.begin_with([prompt for length, n in asked for prompt in [self.words(length)] * n])
+
+    def begin_with(self, new: list[list[int]]) -> None:
         self.compare(self.reading.begin(new), new)
         self.rows += [list(prompt) for prompt in new]
 
@@ -134,6 +136,16 @@ def test_grids_and_buffers_change_nothing_that_is_said(monkeypatch, smaller, ste
         texts.go_on()
     assert (group.n_prompts, group.n_answers) == ((4, 4) if smaller == 0.0 else (1, 1))
     assert group.own[0].shape[4] == 8  # room for 1, 2, 4, 8 tokens
+
+
+@torch.no_grad()
+def test_answers_to_a_prompt_need_not_stand_side_by_side(step):
+    texts = Texts(model := stirred(policy("llama")), GroupReading(made(model), 20), seed=4)
+    first, second = texts.words(4), texts.words(6)
+    texts.begin_with([first, second, first, second, second])
+    texts.go_on()
+    texts.keep([0, 3, 4])
+    texts.go_on()
 
 
 @torch.no_grad()

@@ -17,6 +17,7 @@ from prefloop.models.scorer import load_scorer
 from prefloop.models.server import ServerConfig, server_answers
 from prefloop.records import Completion, Prompt
 from tests.helpers import assert_close
+from tests.ports import taken_port
 
 Reply = Callable[[dict[str, Any]], Any]  # the request's body -> text, or (status, body)
 
@@ -159,11 +160,11 @@ def test_a_server_that_is_busy_for_a_while_is_asked_again(tmp_path):
 
 
 def test_nobody_there_is_told_by_address(tmp_path):
-    with served(by_words) as (url, _):
-        pass
-    scorer = load_scorer(f"judge:{settings(tmp_path / 'judge.yaml', url, attempts=2)}")
-    with pytest.raises(RunError, match=f"{url} does not answer"):
-        scorer(PROMPTS, ANSWERS)
+    with taken_port() as nobody:
+        url = f"http://127.0.0.1:{nobody.getsockname()[1]}/v1"
+        scorer = load_scorer(f"judge:{settings(tmp_path / 'judge.yaml', url, attempts=2)}")
+        with pytest.raises(RunError, match=f"{url} does not answer"):
+            scorer(PROMPTS, ANSWERS)
 
 
 def test_the_key_comes_from_the_environment_and_is_asked_for_by_name(tmp_path, monkeypatch):

@@ -77,7 +77,7 @@ def test_the_table_is_against_the_baseline_and_sft_is_nowhere_on_the_first_scree
     page = first_screen(render(stories()))
     assert "Wins against base (n 300) KL to base (n 300)" in page
     assert "Base model base 0.25 [0.15, 0.35] reference 0.00" in page
-    assert "SFT" not in page and "PPO without KL price" not in page
+    assert "SFT" not in page and "PPO with few rankings, no KL price" not in page
     chinese = first_screen(render(stories(), lang="zh"))
     assert "对 基座 胜率" in chinese and "与 基座 的 KL" in chinese and "SFT" not in chinese
 
@@ -95,7 +95,7 @@ def test_over_optimisation_is_asked_of_every_policy_where_no_run_was_meant_to_sh
     told = sentences(stories(curves=curves))
     assert any(text.startswith("No over-optimisation seen in ppo_lexicon") for text in told)
     assert any(text.startswith("Over-optimisation, in ppo_learned: gold reward peaks") for text in told)
-    assert not any("PPO without KL price" in text for text in told)
+    assert not any("PPO with few rankings, no KL price" in text for text in told)
 
 
 def test_skills_are_told_against_the_baseline_where_there_is_no_ptx_to_compare():

@@ -19,7 +19,7 @@ def complaints(page: str, folder: Path) -> list[str]:
     folder.mkdir()
     (folder / "page.html").write_text(page, encoding="utf-8")
     where = [f"--user-data-dir={folder / 'profile'}", f"--screenshot={folder / 'page.png'}", (folder / "page.html").as_uri()]
-    done = subprocess.run([str(BROWSER), *FLAGS, *where], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([str(BROWSER), *FLAGS, *where], capture_output=True, text=True, timeout=240)
     assert (folder / "page.png").is_file(), done.stderr
     return [line for line in done.stderr.splitlines() if "CONSOLE" in line]
 

@@ -141,19 +141,21 @@ def test_points_that_are_not_numbers_are_passed_over():
 
 def test_over_optimisation_is_told_with_its_peak_its_end_and_both_distances():
     assert (
-        "Over-optimisation, in PPO without KL price: gold reward peaks at 1.00 [0.90,\u00a01.10] (KL 1.00) and falls to "
+        "Over-optimisation, in PPO with few rankings, no KL price: gold reward peaks at 1.00 [0.90,\u00a01.10] (KL 1.00) and falls to "
         "−1.00 [−1.10,\u00a0−0.90] (KL 3.00), further than the intervals reach, while the proxy climbs from 1.00 to 3.00."
     ) in sentences()
 
 
 def test_a_run_that_was_meant_to_over_optimise_and_did_not_is_told_too():
     told = sentences(curves={"ppo_overoptimised": points([0.0, 1.0, 2.0], [0.0, 1.0, 2.0])})
-    assert any(text.startswith("No over-optimisation seen in PPO without KL price") for text in told)
+    assert any(text.startswith("No over-optimisation seen in PPO with few rankings, no KL price") for text in told)
     assert not any("peaks at" in text for text in told)
 
 
 def test_a_missing_over_optimisation_run_is_not_measured():
-    assert any(text.startswith("Over-optimisation in PPO without KL price: not measured") for text in sentences(curves={}))
+    assert any(
+        text.startswith("Over-optimisation in PPO with few rankings, no KL price: not measured") for text in sentences(curves={})
+    )
 
 
 def test_over_optimisation_where_nobody_meant_it_is_bad_news():

@@ -57,7 +57,9 @@ def test_samples_that_differ_within_a_column_are_shown_in_its_cells():
     rows = [row("sft", 0.0, 0.0, 20.0), row("ppo", 1.0, 1.0, 20.0)]
     rows[1]["gold"]["n"] = 64
     text = Page(render(study(rows=rows, **NO_PLOTS))).text
-    assert "[−0.10, 0.10] · n 300" in text and "[0.90, 1.10] · n 64" in text
+    assert (
+        "Gold reward (n 300)" in text and "[0.90, 1.10] · n 64" in text and "· n 300" not in text.partition("What was found")[0]
+    )
 
 
 def test_every_other_part_of_the_data_is_shown(whole: str):
@@ -90,12 +92,42 @@ def test_every_metric_and_every_row_is_explained():
 def test_a_part_that_was_not_measured_says_so_in_its_place(empty: str):
     page = Page(empty)
     sections = [attributes["id"] for attributes in page.named("section")]
-    assert sections == ["answer", "table", "paired", *SECTIONS]
+    expected = ["answer", "table", "findings", *SECTIONS]
+    expected.insert(expected.index("data"), "paired")
+    assert sections == expected
     for key in ("table", "paired", *SECTIONS):
         if key == "glossary":
             continue
         part = empty.partition(f'id="{key}"')[2].partition("</section>")[0]
         assert "not measured" in part, key
+
+
+def test_the_decision_comes_first_then_its_picture_then_the_table_and_the_paired_differences_are_folded(whole: str):
+    order = ["Yes: better answers", "But in PPO", 'class="picture"', 'id="table"', 'id="findings"', 'class="plot"', 'id="paired"']
+    page = render(study(curves={"ppo": points([0.0, 1.0, 0.5, 0.0], [0.0, 1.0, 2.0, 3.0])}))
+    places = [page.index(part) for part in order]
+    assert places == sorted(places)
+    folded = page.partition('id="paired"')[2].partition("</section>")[0]
+    n = len(study().paired) + len(study().reward_pairs)
+    assert f"<details><summary>All {n} differences" in folded
+    open_ones = 1 + 2  # PPO and best of n; few_reward and both rules of length
+    assert f"{n} differences on the same prompts, of which {open_ones} are not separated" in folded
+
+
+def test_the_headline_and_over_optimisation_stand_together(whole: str):
+    first = Page(whole).text.partition("The policies side by side")[0]
+    assert "shown on purpose: in PPO with few rankings, no KL price, gold reward peaked and fell" in first
+    assert "But in" not in first  # PPO and PPO-ptx still rise
+    peaked = points([0.0, 1.0, 0.5, 0.0], [0.0, 1.0, 2.0, 3.0])
+    told = render(study(curves={"ppo": peaked, "ppo_ptx": points([0.0, 1.0], [0.0, 1.0])})).partition('id="table"')[0]
+    assert "But in PPO, training went past the best point" in told and 'href="#frontier"' in told and "on purpose" not in told
+
+
+def test_the_picture_draws_gold_of_every_policy_beside_the_baseline(whole: str):
+    picture = whole.partition('class="picture"')[2].partition("</figure>")[0]
+    assert picture.count("<li>") == 6 == picture.count('class="tick s-text"') and "the upright line is the SFT model" in picture
+    assert "1.87 [1.77,\u00a01.97]" in picture
+    assert 'class="picture"' not in render(study(rows=[row("sft", 0.0, 0.0, 20.0)], **NO_PLOTS))
 
 
 def test_each_missing_figure_of_a_row_says_so():
@@ -105,7 +137,14 @@ def test_each_missing_figure_of_a_row_says_so():
 
 
 def test_the_drawings_of_what_was_measured_are_there(whole: str):
-    titles = ["Best of n: Proxy", "PPO: Proxy", "PPO-ptx: Proxy", "PPO without KL price: Proxy", "gold reward", "Calibration"]
+    titles = [
+        "Best of n: Proxy",
+        "PPO: Proxy",
+        "PPO-ptx: Proxy",
+        "PPO with few rankings, no KL price: Proxy",
+        "gold reward",
+        "Calibration",
+    ]
     assert all(f"<title>{title}" in whole for title in titles)
     assert whole.count('class="plot"') == 4 + 4 + 2 + 2  # distance, training, trust, epochs
 

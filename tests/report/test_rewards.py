@@ -66,7 +66,7 @@ def test_the_page_has_the_figures_the_rules_and_says_once_what_the_study_has_not
     assert "62.5% [56.2, 68.8] · 300 prompts, 5 seeds 0.688 [0.656, 0.719] 43.8% 56.2%" in page.text
     assert "This study compares no policies, so these parts were not measured: The policies side by side, The loop" in page.text
     sections = [attributes["id"] for attributes in page.named("section")]
-    assert sections == ["answer", "table", "paired", "reward", "data", "stages", "reproduce", "glossary"]
+    assert sections == ["answer", "table", "findings", "reward", "paired", "data", "stages", "reproduce", "glossary"]
     assert all(link[1:] in page.all("id") for link in page.all("href"))
     assert "reward − “prefers the longer” held-out accuracy +12.5" in page.text
     assert EN["glossary.loss"] in page.text and EN["glossary.ppo"] not in page.text
@@ -90,3 +90,15 @@ def test_a_model_without_a_held_out_pair_is_said_to_be_unjudged():
     assert findings(data, EN)[0] == ("missing", "reward: not judged, it has no held-out pair.")
     assert headline(data, EN).verdict == "open"
     assert "not measured" in render(data)
+
+
+def test_the_ceiling_is_drawn_and_explained_where_it_is_known_and_not_mentioned_where_not():
+    known = study_of_rewards(("reward", 0.625), reward_model=study().reward_model)
+    part = render(known).partition('id="reward"')[2].partition("</section>")[0]
+    assert "the upright line is the ceiling" in part and "The ceiling: what the true reward itself would get" in part
+    assert part.partition("the upright line")[0].count("tick") == 1
+    unknown = render(
+        study_of_rewards(("reward", 0.625), reward_model=study().reward_model.model_copy(update={"bayes_ceiling": None}))
+    )
+    part = unknown.partition('id="reward"')[2].partition("</section>")[0]
+    assert "no ceiling is drawn" in part and "upright" not in part

@@ -111,6 +111,45 @@ def test_the_page_of_a_run_is_the_same_twice_and_speaks_chinese(tmp_path: Path):
     assert "运行 run" in page_of(folder, lang="zh").text
 
 
+def test_the_chinese_page_of_a_run_names_its_figures_in_chinese_and_has_no_json(tmp_path: Path):
+    folder = run_folder(tmp_path / "run")
+    bins = [{"predicted": 0.6, "observed": 0.5, "n": 4}]
+    (folder / "summary.json").write_text(
+        json.dumps({"episodes": 64, "calibration": bins, "models": ["a", "b"], "empty": [], "done": True})
+    )
+    page = page_of(folder, lang="zh")
+    for told in ("学习所用回答 episodes 64", "校准 calibration 1 行 预测 观察 样本 0.6 0.5 4", "模型 models a、b", "empty 无", "done 是",
+                 "与参考模型的 KL（每个回答，纳特） objective/kl", "版本 · torch versions.torch 2.13.0"):  # fmt: skip
+        assert told in page.text, told
+    assert "[{" not in page.text and '{"' not in page.text
+    assert "calibration 1 rows predicted observed sample 0.6 0.5 4" in page_of(folder).text
+
+
+UNFINISHED = {"a": {"done": True}, "b": {"done": False}}
+
+
+def test_an_unfinished_study_says_which_stages_are_missing_and_how_to_finish_it(tmp_path: Path):
+    for name, state in UNFINISHED.items():
+        (tmp_path / "seed-0" / name).mkdir(parents=True)
+        (tmp_path / "seed-0" / name / "stage.json").write_text(json.dumps({"key": "x", "seconds": 3.0, **state}))
+    with pytest.raises(
+        DataError, match=r"(?s)1 of 2 stages are done, as far as can be told\n.*finish it: prefloop run STUDY\.yaml --out"
+    ) as refused:
+        write_page([tmp_path], tmp_path / "page.html")
+    stages = [{"label": name, "seed": 0, "folder": f"seed-0/{name}"} for name in "abc"]
+    (tmp_path / "study.json").write_text(json.dumps({"command": "prefloop run s.yaml --out here", "stages": stages}))
+    with pytest.raises(DataError) as refused:
+        write_page([tmp_path], tmp_path / "page.html")
+    assert str(refused.value).splitlines()[1:] == [
+        "  done       seed-0/a",
+        "  broken off seed-0/b",
+        "  missing    seed-0/c",
+        "  finish it: prefloop run s.yaml --out here",
+        f"  the page of one stage: prefloop report {tmp_path / 'seed-0' / 'a'}",
+    ]
+    assert "is a study that is not finished: 1 of 3 stages are done\n" in str(refused.value)
+
+
 def test_a_folder_that_is_no_run_is_refused_with_what_would_be_one(tmp_path: Path):
     with pytest.raises(DataError, match="there is no run folder"):
         read_run(tmp_path / "nowhere")

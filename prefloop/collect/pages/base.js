@@ -392,6 +392,7 @@ function topBar(bar) {
     (me.is_owner || me.projects.some(({ role }) => role !== "annotator")) && { label: t("projects.title"), run: () => location.assign("/projects") },
     { label: t("keys.title"), hint: "?", run: showKeys },
     { label: t("bar.password"), run: changePassword },
+    { label: t("bar.sessions"), run: showSessions },
     { label: t("bar.leave"), run: leave },
   ]);
   const other = language === "zh" ? "en" : "zh";
@@ -429,6 +430,15 @@ async function changePassword() {
   const body = [labelled(t("password.old"), old), labelled(t("password.new"), fresh, t("password.hint")), wrong];
   const actions = [{ value: "no", label: t("cancel") }, { value: "go", label: t("password.change"), kind: "first" }];
   if ((await dialog({ title: t("bar.password"), body, actions, check })) === "go") toast(t("password.changed"));
+}
+
+/* Where one is signed in; each other place can be signed out from here. */
+async function showSessions() {
+  const list = el("ul", { class: "plain stack" });
+  const draw = async () => fill(list, (await api("GET", "/me/sessions")).map((one) => el("li", { class: "row", "data-session": one.id }, el("span", { class: "grow" }, one.agent || "–", el("br"), el("span", { class: "small soft" }, t("session.last", { date: date(one.last_used) }))),
+    one.is_this ? el("span", { class: "tag good" }, t("session.this")) : el("button", { type: "button", class: "button small-button", onclick: () => api("DELETE", `/me/sessions/${one.id}`).then(draw) }, t("session.end")))));
+  await draw();
+  await dialog({ title: t("bar.sessions"), body: list, actions: [{ value: "done", label: t("session.done"), kind: "first" }] });
 }
 
 export async function page({ title, isOpen = false, isWide = false, isNarrow = false, bar = null }, draw) {

@@ -4,6 +4,7 @@ import { given, holds, missing, submission } from "./asked.js";
 import * as ranks from "./order.js";
 import { flag, nameOf, widget } from "./questions.js";
 import { described, tierStrip } from "./strip.js";
+import { agreed } from "./consent.js";
 
 const POLL = 600;
 const SEND = "M5 12h14m-6-6 6 6-6 6";
@@ -26,9 +27,15 @@ const last = () => talk?.turns.at(-1);
 const url = (path = "") => `/chats/${talk.chat}${path}`;
 
 async function begin(isRedTeam) {
-  const begun = await api("POST", `/projects/${encodeURIComponent(project)}/chats`, { body: { red_team: isRedTeam } });
+  let begun = null;
+  try {
+    begun = await api("POST", `/projects/${encodeURIComponent(project)}/chats`, { body: { red_team: isRedTeam } });
+  } catch (problem) {
+    if (problem.code !== "consent_needed") throw problem;
+    return (await agreed(project, problem)) && begin(isRedTeam);
+  }
   location.hash = begun.chat;
-  await show(begun);
+  return show(begun);
 }
 
 async function open(identity) {

@@ -1,6 +1,7 @@
 // What happens to turns: the next one, submitting, skipping, reporting, and going back to what one did.
 import { announce, api, connection, date, dialog, el, fill, labelled, rendered, t, toast } from "./base.js";
 import { submission } from "./asked.js";
+import { agreed } from "./consent.js";
 import { keptDraft, send } from "./outbox.js";
 import { bar, inputKind, progress, state } from "./status.js";
 import { lacking, pointTo } from "./task.js";
@@ -14,13 +15,14 @@ async function next() {
     const screen = ahead;
     ahead = null;
     await show(screen);
-    return prefetch();
+    return void prefetch(); // nobody waits for it: what is on the screen can be submitted meanwhile
   }
   for (let tries = 0; tries < 5; tries += 1) {
     const { status, headers, data } = await api.answer("POST", `/projects/${encodeURIComponent(place.project)}/next`);
     if (status !== 204) {
       await show(data);
-      return prefetch();
+      ahead = null; // what was fetched for the turn before may be this very one
+      return void prefetch();
     }
     const reason = headers.get("Prefloop-Reason");
     if (reason !== "busy") return nothingLeft(reason, Number(headers.get("Prefloop-Until")));
@@ -29,7 +31,7 @@ async function next() {
   return nothingLeft("busy");
 }
 
-export const advance = () => next().catch((problem) => (problem.status === 0 ? away() : nothingLeft("", 0, problem.message)));
+export const advance = () => next().catch((problem) => (problem.code === "consent_needed" ? agreed(place.project, problem).then((is) => is && advance()) : problem.status === 0 ? away() : nothingLeft("", 0, problem.message)));
 
 async function prefetch() {
   if (!now?.schema.lease.prefetch || now.isPast) return;

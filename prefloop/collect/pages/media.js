@@ -1,9 +1,14 @@
 // Answers that are files. All pictures of a screen zoom and move together, so that the same spot is compared; holding V shows the
-// other picture in the same place. Of sounds and clips one plays at a time, and the next begins where the last one was.
-import { announce, el, t } from "./base.js";
+// other picture in the same place. Of sounds and clips one plays at a time, and the next begins where the last one was; clips
+// also play in step, side by side.
+import { announce, el, number, t } from "./base.js";
 
 const MOST = 12;
 const STEP = 1.25;
+const SPEEDS = [0.25, 0.5, 0.75, 1, 1.25, 1.5, 2];
+const SECONDS = 5; // back and on
+const FRAME = 1 / 25; // of a second; a player does not say how many it has
+const DRIFT = 0.15; // seconds that clips in step may be apart
 const clamp = (value, low, high) => Math.min(high, Math.max(low, value));
 
 /* gallery().show(content, name) is the element of one answer; a gallery is what stands on a screen together. */
@@ -76,19 +81,69 @@ export function gallery() {
     if (isOn) announce(t("media.picture", { name: other.name }));
   }
 
+  let last = null; // the player that played last
+  const isInStep = () => players.length > 1 && Boolean(transport.querySelector("[name=in_step]")?.checked);
+
   function player(content, name) {
     const made = el(content.type, { src: content.src, controls: true, preload: "metadata", "aria-label": t(`media.${content.type}`, { name }) });
     players.push(made);
+    made.dataset.name = name;
     made.addEventListener("play", () => {
-      players.forEach((other) => other !== made && other.pause());
-      if (at < (made.duration || 0)) made.currentTime = at;
+      last = made;
+      if (!isInStep()) players.forEach((other) => other !== made && other.pause());
+      if (at < (made.duration || 0) && Math.abs(made.currentTime - at) > DRIFT) made.currentTime = at;
     });
-    made.addEventListener("timeupdate", () => !made.paused && (at = made.currentTime));
-    made.addEventListener("seeked", () => (at = made.currentTime));
+    made.addEventListener("timeupdate", () => {
+      if (made.paused || made !== last) return;
+      at = made.currentTime;
+      if (isInStep()) players.forEach((other) => other !== made && !other.ended && Math.abs(other.currentTime - at) > DRIFT && (other.currentTime = at));
+    });
+    made.addEventListener("seeked", () => (isInStep() && made !== last) || (at = made.currentTime));
     made.addEventListener("ended", () => (at = 0));
     made.addEventListener("error", () => made.replaceWith(el("p", { class: "broken" }, t("media.broken"))));
+    if (!transport.childElementCount) transport.append(...controls(content.type));
+    transport.hidden = false;
     return made;
   }
 
-  return { show: (content, name) => (content.type === "image" ? picture : player)(content, name) };
+  const of = (name) => players.find((one) => one.dataset.name === name) ?? last ?? players[0];
+  const playing = () => players.filter((one) => !one.paused);
+
+  /* Play what has this name, or all of them in step; pause where something plays that would go on. False where nothing can be played. */
+  function play(name) {
+    const one = of(name);
+    if (!one) return false;
+    const wasPlaying = isInStep() ? playing().length > 0 : !one.paused;
+    players.forEach((each) => each.pause());
+    if (wasPlaying) return true;
+    last = one;
+    players.forEach((each) => (each.muted = isInStep() && each !== one)); // one is heard
+    (isInStep() ? players : [one]).forEach((each) => {
+      each.currentTime = at;
+      each.play().catch(() => {});
+    });
+    return true;
+  }
+
+  /* Back or on, all together: whichever plays next begins there. */
+  function wind(seconds) {
+    if (!players.length) return false;
+    const longest = Math.max(...players.map(({ duration }) => duration || 0));
+    at = clamp(at + seconds, 0, longest);
+    players.forEach((one) => (one.currentTime = Math.min(at, one.duration || at)));
+    return true;
+  }
+
+  const transport = el("div", { class: "transport row", role: "group", "aria-label": t("media.transport"), hidden: true });
+  const step = (label, name, seconds) => el("button", { type: "button", class: "button small-button", "aria-label": t(name), title: t(name), onclick: () => wind(seconds) }, label);
+  function controls(kind) {
+    const speed = el("select", { class: "input", "aria-label": t("media.speed"), name: "speed", onchange: () => players.forEach((one) => (one.playbackRate = Number(speed.value))) },
+      SPEEDS.map((one) => el("option", { value: String(one), selected: one === 1 }, `${number(one)}×`)));
+    const inStep = el("label", { class: "row small" }, el("input", { type: "checkbox", name: "in_step", onchange: () => players.forEach((one) => one.pause()) }), t("media.in_step"));
+    const isClip = kind === "video";
+    return [el("button", { type: "button", class: "button small-button", onclick: () => play() }, t("media.play")), step("−5", "media.back", -SECONDS), step("+5", "media.on", SECONDS),
+      isClip && step("‹", "media.frame_back", -FRAME), isClip && step("›", "media.frame_on", FRAME), speed, isClip && inStep].filter(Boolean);
+  }
+
+  return { show: (content, name) => (content.type === "image" ? picture : player)(content, name), transport, play, wind };
 }

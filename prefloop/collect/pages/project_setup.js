@@ -1,7 +1,9 @@
-// Setting a project up, in five steps: questions, items, a look at what annotators will see, people and quality, start.
+// Setting a project up, step by step: questions, items (or the models of a live chat), a look at what annotators will see, people, quality, start.
 import { api, ask, el, fill, labelled, me, number, page, rendered, showHtml, t, toast, words } from "./base.js";
 import { gallery } from "./media.js";
 import { finished, frame, path } from "./project_frame.js";
+import { chat } from "./setup_chat.js";
+import { folderField, sent } from "./setup_folder.js";
 
 const LETTERS = "abcdefghijklmnop";
 const ROLES = ["annotator", "reviewer", "manager", "viewer"];
@@ -9,17 +11,20 @@ const ROLES = ["annotator", "reviewer", "manager", "viewer"];
 page({ title: "view.setup" }, async ({ main, place }) => {
   const slug = place.project;
   const { project, head } = await frame(slug, "setup");
-  const steps = ["questions", "items", "preview", "people", "quality", "start"].map((name, number_) => {
+  const { schema } = (await api("GET", path(slug, "/schemas"))).at(-1);
+  const names = ["questions", ...(schema.live ? ["chat"] : ["items", "preview"]), "people", "quality", "start"];
+  const steps = names.map((name, place_) => {
     const body = el("div", { class: "stack" });
-    return [name, body, el("section", { class: "sheet step", "data-step": name }, el("h2", {}, el("span", { class: "badge" }, String(number_ + 1)), t(`setup.${name}`)), body)];
+    return [name, body, el("section", { class: "sheet step", "data-step": name }, el("h2", {}, el("span", { class: "badge" }, String(place_ + 1)), t(`setup.${name}`)), body)];
   });
   const box = Object.fromEntries(steps.map(([name, body]) => [name, body]));
   main.append(head, el("div", { class: "stack" }, steps.map(([, , section]) => section)));
   const refresh = async () => {
-    await preview(slug, box.preview);
-    await start(slug, project, box.start);
+    if (!schema.live) await preview(slug, box.preview);
+    await start(slug, project, box.start, schema.live);
   };
-  await Promise.all([questions(slug, box.questions, refresh), items(slug, box.items, refresh), people(slug, box.people), quality(slug, box.quality)]);
+  const judged = schema.live ? chat(slug, box.chat) : items(slug, box.items, schema.medium, refresh);
+  await Promise.all([questions(slug, box.questions, refresh), judged, people(slug, box.people), quality(slug, box.quality)]);
   await refresh();
 });
 
@@ -50,11 +55,11 @@ async function questions(slug, box, changed) {
 
 // --- 2: what is judged ---------------------------------------------------------------------------------------------------------
 
-async function items(slug, box, changed) {
+async function items(slug, box, medium, changed) {
   const file = el("input", { type: "file", class: "input", name: "file", accept: ".jsonl,.json,.csv,.tsv,.parquet,.gz" });
   const said = el("div", { class: "stack", role: "status" });
+  let chosen = null;
   const send = async (isDry, skipBad = false) => {
-    const [chosen] = file.files;
     if (!chosen) return null;
     fill(said, el("p", { class: "soft" }, t(isDry ? "setup.looking" : "setup.storing")));
     const asked = new URLSearchParams({ name: chosen.name.replace(/[^\w.-]/g, "_").slice(-80), dry_run: isDry, skip_bad: skipBad });
@@ -74,19 +79,28 @@ async function items(slug, box, changed) {
     fill(said, lines, go, !isDry && el("p", { class: "note" }, t("setup.imported", { n: number(result.added) })));
     if (!isDry) {
       file.value = "";
+      chosen = null;
       await changed();
     }
     return skipBad;
   };
-  file.addEventListener("change", () => send(true));
+  const look = (one) => {
+    chosen = one;
+    return send(true);
+  };
+  const folder = async (files) => {
+    const { problems, file: lines, n } = await sent(slug, files, (done, all) => fill(said, el("p", { class: "soft" }, t("setup.folder_sending", { n: number(done), all: number(all) }))));
+    if (problems.length) return fill(said, el("div", { class: "note bad stack", "data-problems": problems.length }, el("strong", {}, t("setup.problems", { n: problems.length })), el("ul", {}, problems.map((one) => el("li", {}, one))), el("span", {}, t("setup.folder_bad"))));
+    return n ? look(lines) : fill(said, el("p", { class: "note bad" }, t("setup.folder_empty")));
+  };
+  file.addEventListener("change", () => look(file.files[0] ?? null));
   const drop = el("label", { class: "drop" }, el("strong", {}, t("setup.choose")), el("span", { class: "small soft" }, t("setup.choose_note")), file);
   drop.addEventListener("dragover", (event) => event.preventDefault());
   drop.addEventListener("drop", (event) => {
     event.preventDefault();
-    file.files = event.dataTransfer.files;
-    send(true);
+    look(event.dataTransfer.files[0] ?? null);
   });
-  fill(box, drop, said);
+  fill(box, medium !== "text" && folderField(folder), drop, said);
 }
 
 // --- 3: what it looks like -------------------------------------------------------------------------------------------------------
@@ -160,15 +174,18 @@ async function quality(slug, box) {
 
 // --- 6: begin --------------------------------------------------------------------------------------------------------------------------
 
-async function start(slug, project, box) {
+async function start(slug, project, box, isLive) {
   const [{ progress }, members] = await Promise.all([api("GET", path(slug, "/stats")), api("GET", path(slug, "/members"))]);
   const line = (isDone, text) => el("li", { class: isDone ? "done" : "open" }, text);
   const workers = members.filter(({ role }) => role !== "viewer").length;
+  const answering = isLive ? await api("GET", path(slug, "/chat")) : null;
+  const models = answering && (Object.keys(answering.backends).length || answering.known.length);
+  const judged = isLive ? line(models > 0, t("setup.has_models", { n: models })) : line(progress.items > 0, t("setup.has_items", { n: number(progress.items) }));
   const set = async (state) => {
     await api("POST", path(slug, "/state"), { body: { state } });
     location.assign(state === "active" ? path(slug) : path(slug, "/setup"));
   };
   const states = { active: ["paused", "done"], paused: ["active", "done"], draft: ["active"], done: ["active", "archived"], archived: ["active"] }[project.state];
-  fill(box, el("ul", { class: "checks plain" }, line(true, t("setup.has_questions")), line(progress.items > 0, t("setup.has_items", { n: number(progress.items) })), line(workers > 0, t("setup.has_people", { n: workers }))),
+  fill(box, el("ul", { class: "checks plain" }, line(true, t("setup.has_questions")), judged, line(workers > 0, t("setup.has_people", { n: workers }))),
     el("div", { class: "row" }, states.map((state, place) => el("button", { type: "button", class: `button ${place === 0 ? "first" : ""}`, "data-state": state, onclick: () => set(state) }, t(`setup.to_${state}`)))));
 }

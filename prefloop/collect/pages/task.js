@@ -36,14 +36,15 @@ export function draw() {
   const cards = el("section", { class: `cards ${layout()}`, "aria-label": t("work.answers"), "data-k": now.letters.length }, screen.completions.map(card));
   const asked = itemQuestions();
   const whole = el("div", { class: `work ${now.isPast ? "is-past" : ""}` }, el("aside", { class: "prompt" }, guidelines(), prompt()),
-    el("div", { class: "judge" }, now.isPast || screen.state === "recalled" ? banner() : null, cards, dots(cards), asked.panel), dock(asked.inDock));
+    el("div", { class: "judge" }, now.isPast || screen.state === "recalled" ? banner() : null, now.gallery.transport, cards, dots(cards), asked.panel), dock(asked.inDock));
   fill(place.root, el("h1", { class: "unseen" }, place.title), whole);
 }
 
 function layout() {
   const longest = Math.max(...now.letters.map((letter) => textOf(letter).length));
   if (now.letters.length < 3 || longest > 1400) return now.letters.length === 2 ? "two" : "one";
-  return longest < 350 && now.letters.length > 2 ? "three" : "two";
+  const isMedia = now.schema.medium !== "text" && now.letters.length !== 4; // four stand two by two
+  return longest < 350 ? `three ${isMedia ? "files" : ""}` : "two";
 }
 
 function guidelines() {
@@ -159,7 +160,9 @@ function banner() {
 function dock(inDock) {
   const line = now.rank && el("input", { class: "input line", type: "text", autocomplete: "off", autocapitalize: "none", spellcheck: "false", placeholder: "2 1=3 x4", "aria-label": t("string.label"), title: t("string.hint"), "aria-describedby": "string-problem" });
   const problem = el("span", { id: "string-problem", class: "wrong line-problem", role: "alert" });
+  const isShown = () => now?.line?.element === line; // a field that is taken away is left, too: its words are of the turn before
   const apply = () => {
+    if (!isShown()) return "";
     if (line.value.trim() === ranks.written(order())) return (problem.textContent = "");
     const found = line.value.trim() ? ranks.parse(line.value, now.letters) : ranks.nothing();
     const tie = found.tiers && !now.rank.question.ties && found.tiers.some((tier) => tier.length > 1) && "no_ties";
@@ -188,7 +191,7 @@ function dock(inDock) {
     }
   });
   line?.addEventListener("change", apply);
-  line?.addEventListener("blur", () => line.getAttribute("aria-invalid") !== "true" && now.line.reset());
+  line?.addEventListener("blur", () => isShown() && line.getAttribute("aria-invalid") !== "true" && now.line.reset());
   now.line = line && { element: line, apply, reset: () => ((line.value = ranks.written(order())), problem.textContent && document.activeElement === line || (problem.textContent = "", line.setAttribute("aria-invalid", "false"))) };
   now.submit = el("button", { type: "button", class: "button first submit", "aria-describedby": "why-not", onclick: submit }, t("work.submit"), el("kbd", { class: "wide-only" }, keys.shown("mod+enter")));
   now.why = el("button", { type: "button", id: "why-not", class: "why-not", onclick: () => pointTo(lacking()[0]) });

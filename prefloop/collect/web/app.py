@@ -1,6 +1,7 @@
 """The application: routes, refusals as problem+json (RFC 9457), headers, and limits on what is sent."""
 
 from collections.abc import Awaitable, Callable, MutableMapping
+from functools import partial
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -15,6 +16,7 @@ from prefloop import __version__
 from prefloop.collect.database import Closed
 from prefloop.collect.refusals import Refused
 from prefloop.collect.web import chat, manage, media, pages, people, quality, review, transfer, work
+from prefloop.collect.web.document import described
 from prefloop.collect.web.service import Service, service_of
 from prefloop.errors import PrefloopError
 
@@ -38,6 +40,7 @@ HEADERS = {
 def create_app(service: Service) -> FastAPI:
     """The service as an ASGI application."""
     app = FastAPI(title="prefloop collect", version=__version__, openapi_url=f"{API}/openapi.json", docs_url=None, redoc_url=None)
+    app.openapi = partial(described, app)
     app.state.service = service
     app.state.panels = quality.Panels()
     for router in (

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Header, Request
 from pydantic import AfterValidator, Field
 
-from prefloop.collect import chat, turns
+from prefloop.collect import chat, consent, turns
 from prefloop.collect.refusals import Refused
 from prefloop.collect.web.service import Service, service_of
 from prefloop.collect.web.shapes import Body, Submission, storable
@@ -28,6 +28,11 @@ class Choice(Submission):
     go_on_with: str = Field("", max_length=1)
 
 
+class Trial(Body):
+    backend: str = Field(max_length=60)
+    text: Annotated[str, Field(min_length=1, max_length=chat.MAX_WORDS), AfterValidator(storable)] = "Say hello."
+
+
 class ChatChange(Body):
     backends: dict[str, float] | None = None
     k: int | None = None
@@ -37,7 +42,8 @@ class ChatChange(Body):
 @router.get("/projects/{project}/chat")
 def get_settings(request: Request, here: Manager) -> dict[str, Any]:
     """What answers the chats of a project, and what could."""
-    known = [{"name": one.name, "weight": one.weight} for one in service_of(request).talk.config.backends]
+    listed = service_of(request).talk.config.backends
+    known = [{"name": one.name, "model": one.model or one.python, "weight": one.weight} for one in listed]
     return {"known": known, **chat.settings_of(here.project.settings_json).model_dump()}
 
 
@@ -49,11 +55,23 @@ def set_settings(request: Request, body: ChatChange, here: Manager) -> dict[str,
     return service.write(chat.set_settings, **given).model_dump()
 
 
+@router.post("/projects/{project}/chat/try")
+def try_backend(request: Request, body: Trial, here: Manager) -> dict[str, Any]:
+    """Ask one back-end something, before anybody is let in: what it says, or why it says nothing, and how long that took."""
+    service, settings = service_of(request), chat.settings_of(here.project.settings_json)
+    named = [one for one in service.talk.config.backends if one.name == body.backend]
+    if not named:
+        raise Refused(422, "bad_chat", f"no back-end is called {body.backend!r}")
+    said = [{"role": "system", "content": settings.system}] if settings.system else []
+    return service.talk.trial(named[0], [*said, {"role": "user", "content": body.text}])
+
+
 @router.post("/projects/{project}/chats", status_code=201)
 def new_chat(request: Request, body: NewChat, here: AtWork) -> dict[str, Any]:
     """Begin a conversation."""
     given = {"project_id": here.project.id, "user_id": here.who.user_id, "is_red_team": body.red_team}
     service = service_of(request)
+    service.read(consent.refuse_without, project_id=here.project.id, user_id=here.who.user_id)
     return shown(service, service.write(chat.start, **given), here.who.user_id)
 
 

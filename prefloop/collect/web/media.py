@@ -12,6 +12,7 @@ from starlette.concurrency import run_in_threadpool
 from prefloop.collect import media
 from prefloop.collect.identity import new_id
 from prefloop.collect.refusals import Refused
+from prefloop.collect.web.document import FILE_SENT, FILES
 from prefloop.collect.web.service import service_of
 from prefloop.collect.web.who import Anyone, Here, in_project
 
@@ -24,7 +25,7 @@ ALONE = {  # a file is shown, never run, and never leaves the browser it was sen
 }
 
 
-@router.post("/projects/{project}/assets", status_code=201)
+@router.post("/projects/{project}/assets", status_code=201, openapi_extra=FILE_SENT)
 async def new_asset(request: Request, here: Importer) -> dict[str, Any]:
     """The body is a file; it is called by the hash in the answer from now on."""
     service = service_of(request)
@@ -55,7 +56,7 @@ def into_place(waiting: Path, place: Path) -> None:
     os.replace(waiting, place)
 
 
-@router.get("/media/{token}")
+@router.get("/media/{token}", response_class=FileResponse, responses=FILES)
 def get_media(request: Request, token: str, who: Anyone) -> FileResponse:
     """A file on one's screen. Range requests are answered, so that a clip can be wound."""
     service = service_of(request)

@@ -120,6 +120,10 @@ class Submission(Body):
     input: Literal["", "keyboard", "mouse", "touch", "api"] = ""
 
 
+class Agreement(Body):
+    words: str = Field(max_length=64)
+
+
 class Reason(Body):
     reason: Annotated[str, Field(min_length=1, max_length=200), AfterValidator(storable)]
     text: Words = ""

@@ -15,6 +15,7 @@ from prefloop.collect.imports import MAX_BYTES
 from prefloop.collect.refusals import Refused, not_found
 from prefloop.collect.tables import job
 from prefloop.collect.web import shapes
+from prefloop.collect.web.document import FILE_SENT, FILES
 from prefloop.collect.web.service import service_of
 from prefloop.collect.web.who import Here, in_project, in_project_of
 from prefloop.config import parse
@@ -28,7 +29,7 @@ FILE_NAME = re.compile(r"[\w][\w.-]{0,79}")
 PAGE = 50
 
 
-@router.post("/projects/{project}/items:import", status_code=202)
+@router.post("/projects/{project}/items:import", status_code=202, openapi_extra=FILE_SENT)
 async def import_items(
     request: Request, here: Importer, name: str = "items.jsonl", dry_run: bool = False, skip_bad: bool = False, priority: int = 0
 ) -> dict[str, Any]:
@@ -98,7 +99,7 @@ def get_job(request: Request, identity: str, here: OfJob) -> dict[str, Any]:
     return found
 
 
-@router.get("/jobs/{identity}/files/{name}")
+@router.get("/jobs/{identity}/files/{name}", response_class=FileResponse, responses=FILES)
 def get_file(request: Request, identity: str, name: str, here: OfJob) -> FileResponse:
     """A file of an export; Range requests go on where a download broke off."""
     service = service_of(request)

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Header, Request, Response
 from sqlalchemy import Connection, and_, or_, select
 
-from prefloop.collect import answers, media, queue, reviews, turns
+from prefloop.collect import answers, consent, media, queue, reviews, turns
 from prefloop.collect.accounts import Principal
 from prefloop.collect.identity import now_ms
 from prefloop.collect.rank_string import LETTERS
@@ -19,7 +19,7 @@ from prefloop.collect.refusals import Refused, not_found
 from prefloop.collect.schema import TaskSchema, schema_of
 from prefloop.collect.tables import assignment, item_body, judgment, project, task_schema
 from prefloop.collect.web.service import service_of
-from prefloop.collect.web.shapes import DraftBody, Next, Reason, Submission
+from prefloop.collect.web.shapes import Agreement, DraftBody, Next, Reason, Submission
 from prefloop.collect.web.who import Here, in_project, scoped
 
 router = APIRouter(tags=["work"])
@@ -28,10 +28,11 @@ AtWork = Annotated[Here, Depends(in_project("annotate"))]
 PAGE = 50
 
 
-@router.post("/projects/{project}/next")
+@router.post("/projects/{project}/next", responses={204: {"description": "Nothing to do; Prefloop-Reason says why"}})
 def next_turn(request: Request, response: Response, here: AtWork, body: Next | None = None) -> Any:
     """The item one is at, or the next; 204 with a reason where there is none."""
     beside = body.beside if body else []
+    service_of(request).read(consent.refuse_without, project_id=here.project.id, user_id=here.who.user_id)
     found = service_of(request).write(queue.claim, project_id=here.project.id, user_id=here.who.user_id, beside=beside)
     if isinstance(found, queue.Turn):
         return service_of(request).read(screen, turn=found)
@@ -39,6 +40,13 @@ def next_turn(request: Request, response: Response, here: AtWork, body: Next | N
     if found.until is not None:
         headers["Prefloop-Until"] = str(found.until)
     return Response(status_code=204, headers=headers)
+
+
+@router.post("/projects/{project}/consent", status_code=204)
+def give_consent(request: Request, body: Agreement, here: AtWork) -> None:
+    """Agree to what the project asks for; ``words`` is what the refusal called them by."""
+    given = {"project_id": here.project.id, "user_id": here.who.user_id, "words": body.words}
+    service_of(request).write(consent.give, **given)
 
 
 @router.get("/projects/{project}/why-empty")
@@ -124,7 +132,7 @@ def heartbeat(request: Request, identity: str, who: Worker) -> dict[str, Any]:
     return service_of(request).write(turns.heartbeat, assignment_id=identity, user_id=who.user_id)._asdict()
 
 
-@router.post("/assignments/{identity}/submit")
+@router.post("/assignments/{identity}/submit", responses={202: {"description": "Kept, beyond the number wanted"}})
 def submit(
     request: Request,
     response: Response,

@@ -1,5 +1,7 @@
 """Projects worth looking at: what the browser's tests work on and what its pictures show."""
 
+from typing import Any
+
 from prefloop.collect import accounts, items, projects
 from prefloop.collect.schema import template
 from prefloop.records import Completion, Group, Message, Prompt
@@ -48,11 +50,19 @@ def conversation() -> Group:
 
 
 def project(
-    site: Site, slug: str, *, title: str, template_name: str, groups: list[Group], order: str = "as_given", overlap: int = 5
+    site: Site,
+    slug: str,
+    *,
+    title: str,
+    template_name: str,
+    groups: list[Group],
+    order: str = "as_given",
+    overlap: int = 5,
+    changed: dict[str, Any] | None = None,
 ) -> str:
     """An active project in which everybody but the outsider annotates."""
     database, now = site.database, site.database.clock()
-    schema = template(template_name).model_copy(update={"order": order})
+    schema = template(template_name).model_copy(update={"order": order, **(changed or {})})
 
     def make(connection) -> str:
         identity = projects.create(connection, slug=slug, title=title, schema=schema, overlap=overlap, user_id=None, now=now)

@@ -5,10 +5,14 @@ import json
 import random
 from functools import partial
 
+from sqlalchemy import update
+
 from prefloop.collect import accounts, items, planted, projects, queue, turns
 from prefloop.collect.quality_settings import set_quality
 from prefloop.collect.schema import template
+from prefloop.collect.tables import project
 from prefloop.records import Completion, Prompt
+from tests.collect.made import same_ids
 from tests.collect.site import Site
 
 HOUR = 3_600_000
@@ -52,7 +56,12 @@ def answer(rng: random.Random, source: str) -> str:
 
 
 def team(site: Site, slug: str = "kettle", *, n: int = 36, title: str = "Kettles and sonnets") -> str:
-    """The project, judged: answers of stronger sources are mostly put first, one person answers by chance."""
+    """The project, judged: answers of stronger sources are mostly put first, one person answers by chance. Always the same."""
+    with same_ids(slug):
+        return judged_project(site, slug, n=n, title=title)
+
+
+def judged_project(site: Site, slug: str, *, n: int, title: str) -> str:
     rng = random.Random(5)
     database, real = site.database, site.database.clock
     end = real()
@@ -64,6 +73,7 @@ def team(site: Site, slug: str = "kettle", *, n: int = 36, title: str = "Kettles
         identity = projects.create(
             connection, slug=slug, title=title, schema=template("instructgpt"), overlap=3, user_id=None, now=now
         )
+        connection.execute(update(project).where(project.c.id == identity).values(secret="cd" * 32))
         people = [accounts.create_user(connection, login=f"{slug}-{name}", now=now) for name in PEOPLE]
         for person in people:
             accounts.join(connection, project_id=identity, user_id=person, role="annotator", now=now)

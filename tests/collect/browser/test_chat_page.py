@@ -1,7 +1,6 @@
 """A live chat in a real browser: written, answered by real servers, compared without seeing who answered, gone on with."""
 
 import json
-from pathlib import Path
 
 import pytest
 from playwright.sync_api import Page, expect
@@ -9,11 +8,10 @@ from playwright.sync_api import Page, expect
 from prefloop.collect import accounts
 from prefloop.collect.backends import ChatConfig
 from prefloop.collect.schema import read_schema, template
-from tests.collect.browser.conftest import PHONE, Visit, photograph
+from tests.collect.browser.conftest import DESKTOP, LIGHTS, PHONE, Visit, photograph
 from tests.collect.made import Made, made
 from tests.collect.site import ROLES, Site
 
-IMAGES = Path(__file__).parents[3] / "docs" / "images"
 ANSWERS = {
     "brief": "Put the tin in the fridge for **ten minutes**, then turn it upside down: a cold loaf shrinks, and lets go of the sides.",
     "long": (
@@ -21,16 +19,25 @@ ANSWERS = {
         "2. Let it cool on its side, so that the steam gets out.\n3. Wrap the tin in a warm towel for a minute.\n\n"
         "If none of them helps, the tin wanted more butter; cut a piece of paper to its bottom next time."
     ),
+    "简": "连模具一起放进冰箱**十分钟**再倒扣：面包遇冷收缩，会自己脱开四壁。",
+    "详": (
+        "可以依次试三种办法：\n\n1. 用薄刀沿边缘划一圈。\n2. 侧放晾凉，让蒸汽散出来。\n3. 用热毛巾裹住模具一分钟。\n\n"
+        "都不行的话，说明黄油抹少了；下次在底部垫一张油纸。"
+    ),
 }
 
 
 def brief(messages: list[dict[str, str]]) -> str:
     """A back-end that answers well."""
+    if "面包" in messages[0]["content"]:
+        return ANSWERS["简"]
     return ANSWERS["brief"] if len(messages) == 1 else "You can freeze it for **three months**; slice it first."
 
 
 def long(messages: list[dict[str, str]]) -> str:
     """Another one."""
+    if "面包" in messages[0]["content"]:
+        return ANSWERS["详"]
     return ANSWERS["long"] if len(messages) == 1 else "Yes. Wrapped twice, it keeps for about three months in the freezer."
 
 
@@ -86,7 +93,7 @@ def test_somebody_talks_compares_and_goes_on_with_the_better_answer(visit: Visit
     strong.click()
     expect(strong).to_have_attribute("aria-pressed", "true")
     better = page.locator(".card[data-id=b] .answer").inner_text()
-    photograph(page, IMAGES / "collect-chat.png")
+    photograph(page, "collect-chat-en", themes=LIGHTS)
     page.keyboard.press("Control+Enter")
     expect(page.locator(".conversation .message.assistant")).to_have_count(1)
     assert page.locator(".conversation .message.assistant .md").inner_text().strip() == better.strip()
@@ -140,8 +147,10 @@ def test_in_chinese_on_a_phone_nothing_is_wider_than_the_screen(visit: Visit, ta
     page.get_by_role("button", name="发送").click()
     expect(page.locator(".card")).to_have_count(2)
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
-    photograph(page, IMAGES / "collect-chat-phone-zh.png")
+    photograph(page, "collect-chat-phone-zh")
     page.locator("[data-choice=a4]").click()
+    page.set_viewport_size(DESKTOP)  # type: ignore[arg-type]
+    photograph(page, "collect-chat-zh", themes=LIGHTS)
     page.locator(".submit").click()
     expect(page.locator(".composer")).to_be_visible()
     assert n_judgments(talk) == 1
@@ -208,3 +217,37 @@ def test_a_red_team_says_so_and_goes_on_with_the_worst(visit: Visit, talk: Made)
     page.locator("[data-choice=a1]").click()
     page.locator(".submit").click()
     assert page.locator(".conversation .message.assistant .md").inner_text().strip() == worse.strip()
+
+
+# --- who answers ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_manager_tries_the_models_and_chooses_among_them(visit: Visit, talk: Made, site: Site):
+    listed = [{"name": name, "python": f"tests.collect.browser.test_chat_page:{name}"} for name in ("brief", "long")]
+    listed.append({"name": "ill", "python": "tests.collect.test_chat:fails"})
+    site.service.talk.config = ChatConfig.of(backends=listed)
+    page = visit(f"/projects/{talk.slug}/setup", "manager")
+    models = page.locator(".backend")
+    expect(models).to_have_count(3)
+    assert page.locator("[data-step=items]").count() == 0  # nothing is imported into a live project
+    for name, said in (("brief", "ten minutes"), ("ill", "RuntimeError: no GPU")):
+        page.locator(f"[data-backend={name}]").get_by_role("button", name="Try it").click()
+        expect(page.locator(f"[data-backend={name}] [role=status]")).to_contain_text(said)
+    page.locator("[data-backend=ill]").get_by_role("checkbox").uncheck()
+    page.locator("[data-backend=long] [type=number]").fill("2.5")
+    page.locator("[data-step=chat] [name=system]").fill("Be kind.")
+    with page.expect_response("**/chat"):
+        page.locator("[data-step=chat]").get_by_role("button", name="Store").click()
+    stored = site.ask("manager", "GET", f"/projects/{talk.slug}/chat").json()
+    assert (stored["backends"], stored["system"]) == ({"brief": 1, "long": 2.5}, "Be kind.")
+    for name in ("brief", "long"):
+        page.locator(f"[data-backend={name}]").get_by_role("checkbox").uncheck()
+    page.locator("[data-step=chat]").get_by_role("button", name="Store").click()
+    expect(page.locator("[data-step=chat] [role=alert]")).to_have_text("Choose at least one.")
+
+
+def test_where_no_model_is_named_the_page_says_how_to_name_one(visit: Visit, talk: Made, site: Site):
+    site.service.talk.config = ChatConfig.of()
+    page = visit(f"/projects/{talk.slug}/setup", "manager", language="zh")
+    expect(page.locator("[data-step=chat]")).to_contain_text("chat.yaml")
+    expect(page.locator("[data-step=chat] pre")).to_contain_text("key_env")

@@ -19,7 +19,7 @@ def test_a_draft_and_a_submission_survive_the_death_of_the_server(browser, new_u
     project = made(database, users=1, n=2, k=3)
     given = {"agent": "test", "now": database.clock()}
     secret, _ = database.write(lambda connection: accounts.open_session(connection, project.users[0], **given))
-    server = Running(tmp_path, url).start()
+    server = Running(tmp_path, url, is_warm=True).start()
     context = browser.new_context(locale="en-GB", reduced_motion="reduce")
     try:
         context.set_default_timeout(PATIENCE)
@@ -38,7 +38,9 @@ def test_a_draft_and_a_submission_survive_the_death_of_the_server(browser, new_u
         drafts = "SELECT body_json FROM draft"
         assert "after it" not in database.read(lambda c: c.exec_driver_sql(drafts).scalar())
         server.start()
-        expect(page.locator(".state")).not_to_have_text(re.compile("unsent"))
+        expect(page.locator(".state")).not_to_have_text(
+            re.compile("unsent"), timeout=3 * PATIENCE
+        )  # it tries less and less often
         judgments = "SELECT body_json FROM judgment"
         (stored,) = database.read(lambda c: c.exec_driver_sql(judgments).scalars().all())
         assert "before the end, after it" in stored

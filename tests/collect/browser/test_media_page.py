@@ -1,8 +1,11 @@
 """Pictures in a real browser: side by side, zoomed together, swapped in place, ranked."""
 
 import hashlib
+import io
+import math
 import re
 import struct
+import wave
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -10,15 +13,14 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
-from prefloop.collect import accounts, items, media
+from prefloop.collect import accounts, folders, imports, items, media
 from prefloop.collect.schema import template
 from prefloop.records import Completion, Image, Prompt
-from tests.collect.browser.conftest import Visit, photograph
+from tests.collect.browser.conftest import LIGHTS, PHONE, Visit, photograph
 from tests.collect.made import Made, made
 from tests.collect.pictures import chunk
 from tests.collect.site import Site
 
-IMAGES = Path(__file__).parents[3] / "docs" / "images"
 SIDE = 240
 Colour = tuple[int, int, int]
 
@@ -46,15 +48,18 @@ def sunset(height: float, size: float, sea: Colour) -> bytes:
     return drawn(paint)
 
 
-@pytest.fixture
-def pictures(site: Site) -> Made:
-    project = made(site.database, users=0, schema=template("image_pref"))
+ASKED = {"en": "A sun that sets over the sea", "zh": "海上落日"}
+SUNS = (sunset(0.05, 0.25, (30, 60, 110)), sunset(-0.2, 0.4, (20, 80, 90)), sunset(0.2, 0.3, (60, 40, 90)))
+
+
+@pytest.fixture(params=["en"])
+def pictures(site: Site, request: pytest.FixtureRequest) -> Made:
+    project = made(site.database, users=0, schema=template("image_pref").model_copy(update={"order": "as_given"}))
     project.do(accounts.join, project_id=project.id, user_id=site.users["annotator"], role="annotator")
-    prompt = Prompt.of("A sun that sets over the sea")
+    site.ask("owner", "PATCH", f"/projects/{project.slug}", json={"title": {"en": "Sunsets", "zh": "日落"}[request.param]})
+    prompt = Prompt.of(ASKED[request.param])
     completions = []
-    for number, data in enumerate(
-        (sunset(0.05, 0.25, (30, 60, 110)), sunset(-0.2, 0.4, (20, 80, 90)), sunset(0.2, 0.3, (60, 40, 90)))
-    ):
+    for number, data in enumerate(SUNS):
         waiting = site.service.folder / f"picture{number}"
         waiting.write_bytes(data)
         sha256 = hashlib.sha256(data).hexdigest()
@@ -82,7 +87,6 @@ def test_pictures_stand_side_by_side_zoom_together_and_swap(visit: Visit, pictur
     loaded(page, 3)
     assert "model-" not in page.content()
     assert transforms(page) == ["", "", ""]
-    photograph(page, IMAGES / "collect-images.png")
     first = page.locator(".picture").first
     first.hover()
     page.mouse.wheel(0, -300)
@@ -99,15 +103,101 @@ def test_pictures_stand_side_by_side_zoom_together_and_swap(visit: Visit, pictur
     expect(page.locator(".picture img").first).to_have_attribute("src", str(own))
 
 
-def test_pictures_are_rated_and_ranked_like_words(visit: Visit, pictures: Made):
-    page = visit(f"/work/{pictures.slug}")
+@pytest.mark.parametrize(("pictures", "language"), [("en", "en"), ("zh", "zh")], indirect=["pictures"])
+def test_pictures_are_rated_and_ranked_like_words(visit: Visit, pictures: Made, language: str):
+    page = visit(f"/work/{pictures.slug}", language=language, viewport={"width": 1600, "height": 960})
     loaded(page, 3)
-    for card in page.locator(".card").all():
-        for asked in card.locator(".ask-likert").all():
-            asked.locator(".pill").nth(4).click()
+    for card, points in zip(page.locator(".card").all(), (6, 4, 5), strict=True):
+        for asked, more in zip(card.locator(".ask-likert").all(), (0, -1, 1), strict=True):
+            asked.locator(".pill").nth(points + more - 1).click()
     for letter in "cab":
         page.locator(f".card[data-id={letter}] .rank-chip").click()
+    page.evaluate("document.activeElement.blur()")
+    expect(page.locator(".state")).to_have_class("state saved")
+    assert (
+        page.locator(".card").evaluate_all("all => new Set(all.map((one) => one.getBoundingClientRect().top)).size") == 1
+    )  # side by side
+    photograph(page, f"collect-images-{language}", themes=LIGHTS)
+    page.set_viewport_size(PHONE)  # type: ignore[arg-type]
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    photograph(page, f"collect-images-phone-{language}")
     page.locator(".submit").click()
     query = "SELECT count(*) FROM judgment WHERE project_id = ?"
     expect(page.locator(".card")).to_have_count(0)
     assert pictures.database.read(lambda c: c.exec_driver_sql(query, (pictures.id,)).scalar_one()) == 1
+
+
+def test_a_folder_of_pictures_becomes_items_on_the_setup_page(visit: Visit, site: Site, tmp_path: Path):
+    project = made(site.database, users=0, schema=template("image_pref"))
+    project.do(accounts.join, project_id=project.id, user_id=site.users["manager"], role="manager")
+    root = tmp_path / "suns"
+    for folder in ("a red sun", "long"):
+        (root / folder).mkdir(parents=True)
+        for name, data in zip(("large@900.png", "small.png"), SUNS, strict=False):
+            (root / folder / name).write_bytes(data)
+    (root / "long/prompt.txt").write_text("落日，越红越好", encoding="utf-8")
+    (root / "a red sun/.DS_Store").write_bytes(b"x")
+    (root / "a red sun/third.png").write_bytes(b"<svg onload=alert(1)>")
+    page = visit(f"/projects/{project.slug}/setup", "manager")
+    page.locator("[name=folder]").set_input_files(root)
+    expect(page.locator("[data-problems='1'] li")).to_contain_text("suns/a red sun/third.png: this is none of the files")
+    items_path = f"/projects/{project.slug}/items"
+    assert site.ask("manager", "GET", items_path).json()["items"] == []
+    (root / "a red sun/third.png").unlink()
+    page.locator("[name=folder]").set_input_files(root)
+    page.get_by_role("button", name="Import 2 items").click()
+    expect(page.get_by_text("2 items are in the project now.")).to_be_visible()
+    expect(page.locator("[data-step=preview] .picture img")).to_have_count(2)
+    found = site.ask("manager", "GET", items_path).json()["items"]
+    assert {one["prompt"] for one in found} == {"a red sun", "落日，越红越好"}
+    whole = site.ask("manager", "GET", f"/items/{found[0]['id']}").json()
+    assert [one["source"] for one in whole["completions"]] == ["policy:large@900", "policy:small"]
+
+
+def a_tone(seconds: float, pitch: float) -> bytes:
+    """A sound long enough to be wound."""
+    file = io.BytesIO()
+    with wave.open(file, "wb") as sound:
+        sound.setnchannels(1)
+        sound.setsampwidth(1)
+        sound.setframerate(8000)
+        sound.writeframes(bytes(128 + int(20 * math.sin(2 * math.pi * pitch * n / 8000)) for n in range(int(8000 * seconds))))
+    return file.getvalue()
+
+
+def test_of_two_sounds_one_plays_and_the_other_goes_on_where_it_was(visit: Visit, site: Site, tmp_path: Path):
+    project = made(site.database, users=0, schema=template("audio_mos"))
+    project.do(accounts.join, project_id=project.id, user_id=site.users["annotator"], role="annotator")
+    (tmp_path / "tones/hum").mkdir(parents=True)
+    for name, pitch in (("low.wav", 110), ("high.wav", 330)):
+        (tmp_path / "tones/hum" / name).write_bytes(a_tone(30, pitch))
+    found = folders.media_folder(tmp_path / "tones")
+
+    def before(project_id: str) -> str:
+        folders.store(site.database, site.service.folder, project_id, found)
+        return project_id
+
+    assert imports.run(site.database, project.id, found, before=before).added == 1
+    page = visit(f"/work/{project.slug}")
+    expect(page.locator("audio")).to_have_count(2)
+    first, second = page.locator("audio").all()
+    for one in (first, second):
+        expect(one).not_to_have_js_property("readyState", 0)
+    page.locator(".card[data-id=a]").focus()
+    for key in (".", ".", ","):
+        page.keyboard.press(key)
+    for one in (first, second):
+        expect(one).to_have_js_property("currentTime", 5)
+    page.locator(".transport [name=speed]").select_option("0.25")
+    page.locator(".card[data-id=a]").focus()
+    page.keyboard.press("p")
+    expect(first).to_have_js_property("paused", False)
+    page.locator(".card[data-id=b]").focus()
+    page.keyboard.press("p")
+    expect(second).to_have_js_property("paused", False)
+    expect(first).to_have_js_property("paused", True)
+    assert second.evaluate("one => one.currentTime") >= 5  # not from its beginning
+    page.keyboard.press("p")
+    for one in (first, second):
+        expect(one).to_have_js_property("paused", True)
+        expect(one).to_have_js_property("playbackRate", 0.25)

@@ -3,15 +3,12 @@
 ``PREFLOOP_PICTURES=1 make test ARGS=tests/collect/browser`` writes the pictures in docs/images anew.
 """
 
-from pathlib import Path
-
 import pytest
 from playwright.sync_api import Page, expect
 
 from tests.collect.browser import example
-from tests.collect.browser.conftest import PHONE, photograph
+from tests.collect.browser.conftest import LIGHTS, PHONE, photograph
 
-IMAGES = Path(__file__).parents[3] / "docs" / "images"
 DESK = {"width": 1280, "height": 800}
 TITLE = {"en": "Household tips", "zh": "家居小窍门"}
 WHY = {"en": "C says why it works; D sells something and frightens people.", "zh": "C 解释了原理；D 在推销，还吓唬人。"}
@@ -38,23 +35,19 @@ def rated(page: Page, language: str) -> None:
 
 
 VIEWS = [
-    ("collect-rank-en-light", "rank", "en", "light", DESK, ranked),
-    ("collect-rank-zh-dark", "rank", "zh", "dark", DESK, ranked),
-    ("collect-rank-en-dark", "rank", "en", "dark", DESK, ranked),
-    ("collect-rank-zh-light", "rank", "zh", "light", DESK, ranked),
-    ("collect-rank-phone-en", "rank", "en", "light", PHONE, tapped),
-    ("collect-rank-phone-zh", "instructgpt", "zh", "dark", PHONE, rated),
-    ("collect-rate-en-light", "instructgpt", "en", "light", {"width": 1280, "height": 1000}, rated),
+    ("rank-en", "rank", "en", LIGHTS, DESK, ranked),
+    ("rank-zh", "rank", "zh", LIGHTS, DESK, ranked),
+    ("rank-phone-en", "rank", "en", ("light",), PHONE, tapped),
+    ("rank-phone-zh", "instructgpt", "zh", ("dark",), PHONE, rated),
+    ("rate-en", "instructgpt", "en", ("light",), {"width": 1280, "height": 1000}, rated),
 ]
 
 
-@pytest.mark.parametrize(("name", "template", "language", "theme", "size", "work"), VIEWS, ids=[view[0] for view in VIEWS])
-def test_the_whole_of_a_task_is_in_sight(visit, site, name, template, language, theme, size, work):
+@pytest.mark.parametrize(("name", "template", "language", "themes", "size", "work"), VIEWS, ids=[view[0] for view in VIEWS])
+def test_the_whole_of_a_task_is_in_sight(visit, site, name, template, language, themes, size, work):
     project = {"title": TITLE[language], "template_name": template, "groups": [example.group(language)]}
-    example.project(site, name.replace("collect-", ""), **project)
-    page = visit(
-        f"/work/{name.replace('collect-', '')}", language=language, viewport=size, color_scheme=theme, has_touch=size == PHONE
-    )
+    example.project(site, name, **project)
+    page = visit(f"/work/{name}", language=language, viewport=size, color_scheme=themes[0], has_touch=size == PHONE)
     page.locator(".card").first.wait_for()
     work(page, language)
     expect(page.locator(".state")).to_have_class("state saved")
@@ -63,4 +56,6 @@ def test_the_whole_of_a_task_is_in_sight(visit, site, name, template, language, 
         expect(page.locator(part)).to_be_in_viewport()
     cut = "[...document.querySelectorAll('.button, .rank-chip, .tag, .flag, .pill')].filter((one) => one.scrollWidth > one.clientWidth + 1).length"
     assert page.evaluate(cut) == 0
-    photograph(page, IMAGES / f"{name}.png")
+    if size == PHONE:
+        page.evaluate("document.querySelector('.dots').scrollIntoView({ block: 'start' })")
+    photograph(page, f"collect-{name}", themes=themes)

@@ -4,6 +4,7 @@ What was stored is always asked of the server, never read off the page: a browse
 """
 
 import re
+import time
 from itertools import count
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.collect.browser import example
-from tests.collect.browser.conftest import PHONE
+from tests.collect.browser.conftest import PATIENCE, PHONE
 from tests.collect.site import PASSWORD, Site
 
 numbers = count()
@@ -54,6 +55,14 @@ def saved(page: Page) -> None:
 
 def submitted(page: Page) -> None:
     expect(page.locator(".toast").last).to_contain_text(re.compile("Submitted|已提交"))
+
+
+def has_the_next(page: Page) -> None:
+    """Until the page holds the turn after this one ready: it has asked for two, and heard."""
+    heard = "performance.getEntriesByType('resource').filter((one) => one.name.endsWith('/next')).length"
+    ends = time.monotonic() + PATIENCE / 1000
+    while page.evaluate(heard) < 2 and time.monotonic() < ends:
+        page.wait_for_timeout(50)
 
 
 def chip(page: Page, letter: str) -> Any:
@@ -183,6 +192,8 @@ def test_an_order_is_typed_as_a_line(visit, site, slug):
     page.keyboard.press("Control+Enter")  # submits what is typed, too
     submitted(page)
     assert said(site, slug)["rank"]["ranking"] == {"tiers": [["d"], ["a", "b"]], "unusable": ["c"]}
+    expect(page.locator(".conversation")).to_contain_text("水壶")
+    assert order_of(page) == "" and drafted(site, slug) is None  # the next begins without an order
 
 
 # --- everything else that is asked ------------------------------------------------------------------------------------------
@@ -237,7 +248,7 @@ def test_questions_of_every_other_type_are_answered(visit, site):
     page = visit(f"/work/{slug}")
     first, second = page.locator(".card").first, page.locator(".card").last
     first.locator(".pill").first.click()
-    second.get_by_text("bad", exact=True).click()
+    second.get_by_text("Bad", exact=True).click()
     first.get_by_role("spinbutton").fill("11")
     expect(page.locator(".why-not")).to_have_text(re.compile("A: “Score” is out of range"))
     first.get_by_role("spinbutton").fill("7.5")
@@ -269,6 +280,23 @@ def test_a_composing_input_method_does_not_trigger_shortcuts(visit, slug):
     page.get_by_role("textbox", name="Why").type("skip this, guess 1 2 3")  # nor does typing
     expect(page.get_by_role("dialog")).to_have_count(0)
     assert order_of(page) == ""
+
+
+def test_what_has_to_be_agreed_to_is_read_first(visit, site):
+    asked = {"en": "Answers are kept **for research**.", "zh": "回答将用于**研究**。"}
+    slug = a_project(site, changed={"consent": asked})
+    page = visit(f"/work/{slug}", language="zh")
+    dialog = page.get_by_role("dialog")
+    expect(dialog.locator("strong")).to_have_text("研究")
+    assert page.locator(".card").count() == 0
+    dialog.get_by_role("button", name="我不同意").click()
+    page.wait_for_url(f"{site.address}/")
+    page.goto(f"/work/{slug}")
+    dialog.get_by_role("button", name="我同意").click()
+    expect(page.locator(".card")).to_have_count(4)
+    page.goto("/")
+    page.goto(f"/work/{slug}")
+    expect(page.locator(".card")).to_have_count(4)  # once
 
 
 # --- nothing typed is lost --------------------------------------------------------------------------------------------------
@@ -311,8 +339,7 @@ def test_of_two_tabs_neither_overwrites_the_other_unasked(visit, site, slug):
 
 def test_a_submission_made_offline_is_sent_once_when_the_server_is_back(visit, site, slug):
     page = visit(f"/work/{slug}")
-    page.locator(".card").first.wait_for()
-    page.wait_for_load_state("networkidle")  # the next item is held ready by then
+    has_the_next(page)
     page.context.set_offline(True)
     page.keyboard.press("r")
     page.keyboard.type("1 2 3 4")
@@ -329,10 +356,49 @@ def test_a_submission_made_offline_is_sent_once_when_the_server_is_back(visit, s
     assert site.one(judgments % slug) == 1
 
 
+def test_who_is_quicker_than_the_fetching_of_what_comes_next_is_not_held_up(visit, site, slug):
+    page = visit(f"/work/{slug}")
+    has_the_next(page)
+    held: list[Any] = []
+    page.route("**/next", lambda route: held.append(route))
+    for _ in range(2):
+        expect(page.locator(".line")).to_have_value("")
+        page.locator(".line").fill("1 2 3 4")
+        page.keyboard.press("Control+Enter")
+        submitted(page)
+        page.locator(".toast").evaluate_all("all => all.map((one) => one.remove())")
+    assert [turn["state"] for turn in past(site, slug)] == ["submitted", "submitted"]
+    for route in held:
+        route.continue_()
+    expect(page.locator("h1")).to_have_text("All done")
+
+
+def test_what_is_typed_survives_a_lease_that_ran_out_though_somebody_else_was_quicker(visit, site, monkeypatch):
+    slug = a_project(site, groups=[example.group("en")], overlap=1)
+    page = visit(f"/work/{slug}")
+    why = page.get_by_role("textbox", name="Why")
+    why.type("before, ")
+    saved(page)
+    real = site.database.clock
+    monkeypatch.setattr(site.database, "clock", lambda: real() + 5 * 3_600_000)  # a lease lasts four hours at most
+    other = site.ask("reviewer", "POST", f"/projects/{slug}/next").json()["assignment"]
+    given = {"json": {"answers": {"rank": {"ranking": "a > b > c > d"}}}, "headers": {"Idempotency-Key": other}}
+    assert site.ask("reviewer", "POST", f"/assignments/{other}/submit", **given).status_code == 200
+    why.type("and after")
+    page.locator(".line").fill("4 3 2 1")
+    page.keyboard.press("Control+Enter")
+    submitted(page)
+    assert said(site, slug)["rank"] == {
+        "ranking": {"tiers": [["d"], ["c"], ["b"], ["a"]], "unusable": []},
+        "why": "before, and after",
+    }
+    kept = "SELECT sum(j.is_surplus) FROM judgment j JOIN project p ON p.id = j.project_id WHERE p.slug = '%s'"
+    assert site.one(kept % slug) == 1  # beside the one that was wanted
+
+
 def test_a_session_that_ends_asks_for_the_password_and_goes_on(visit, site, slug):
     page = visit(f"/work/{slug}")
-    page.locator(".card").first.wait_for()
-    page.wait_for_load_state("networkidle")
+    has_the_next(page)
     site.database.write(lambda connection: connection.exec_driver_sql("DELETE FROM session"))
     site.sessions = {"nobody": site.sessions["nobody"]}
     page.locator(".line").fill("4 3 2 1")
