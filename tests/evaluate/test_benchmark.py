@@ -314,6 +314,27 @@ def test_what_labels_of_the_truth_are_worth_to_a_method_is_told_prompt_by_prompt
         assert pair["low"] <= pair["mean"] <= pair["high"]
 
 
+def test_each_order_is_of_the_labels_and_the_judge_it_is_named_for():
+    """Four methods, the baseline among them; every column has an order of its own, so that no two correlations are the same."""
+    columns = {
+        ("simulated", "win_pool"): (1, 2, 3, 4),
+        ("simulated", "win_gold"): (2, 1, 3, 4),
+        ("real", "win_gold"): (4, 2, 3, 1),
+        ("real", "win_pool"): (3, 4, 1, 2),
+    }
+    answers = {
+        labels: {
+            m: {"gold": [0.0] * 6} | {f: [float(columns[labels, f][i])] * 6 for f in ("win_gold", "win_pool")}
+            for i, m in enumerate((BASELINE, "x", "y", "z"))
+        }
+        for labels in ("simulated", "real")
+    }
+    told = over_runs([{"prompts": names(6)[0], "answers": answers, "judges": {}, "best_of_n": {}}])
+    found = {row["order"]: row["spearman"] for row in told["orders"]}
+    # 1 - 6 * (sum of squared differences of ranks) / 60
+    assert_close([found["benchmark"], found["judge"], found["labels"]], [1 - 6 * 18 / 60, 1 - 6 * 2 / 60, 1 - 6 * 14 / 60])
+
+
 def test_of_several_seeds_the_table_is_of_all_of_them(ran):
     _, told = ran
     moved = json.loads(json.dumps(told))

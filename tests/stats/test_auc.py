@@ -44,6 +44,13 @@ def test_answers_of_one_prompt_are_no_independent_evidence():
     assert shared["high"] - shared["low"] > 2 * (apart["high"] - apart["low"])
 
 
+def test_the_interval_is_widened_for_few_prompts_not_for_few_answers(monkeypatch):
+    seen = []
+    monkeypatch.setattr("prefloop.stats.auc.bounds", lambda draws, mean, n, level: seen.append(n) or (0.0, 1.0))
+    auc_over_prompts(range(40), [i % 2 == 0 for i in range(40)], [i % 4 for i in range(40)])
+    assert seen == [4]
+
+
 def test_of_one_prompt_the_interval_is_unknown_and_a_score_that_is_no_number_is_refused():
     told = auc_over_prompts([1.0, 0.0], [True, False], "aa")
     assert (told["mean"], told["low"], told["high"]) == (1.0, None, None)
