@@ -33,7 +33,17 @@ ATTEMPTS = 8  # at a transaction that PostgreSQL breaks off
 BROKEN_OFF = ("40001", "40P01")  # serialization failure, deadlock
 READERS = 4
 BUSY_MS = 5000  # how long SQLite waits for another process, such as a backup or an import from the command line
-PRAGMAS = {"journal_mode": "WAL", "synchronous": "FULL", "foreign_keys": "ON", "temp_store": "MEMORY", "busy_timeout": BUSY_MS}
+CACHE_KIB = 128 * 1024  # of the writer, taken as it is used: new slots go to all places of an index, which 2 MB do not hold
+CHECKPOINT = 4096  # pages of the write-ahead log before they are copied into the file, which those who write meanwhile wait for
+PRAGMAS = {
+    "journal_mode": "WAL",
+    "synchronous": "FULL",
+    "foreign_keys": "ON",
+    "temp_store": "MEMORY",
+    "busy_timeout": BUSY_MS,
+    "cache_size": -CACHE_KIB,
+    "wal_autocheckpoint": CHECKPOINT,
+}
 
 
 class Closed(RunError):

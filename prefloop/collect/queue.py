@@ -8,10 +8,11 @@ end of the queue they look once more at all of it; from then on only at slots th
 Expiry is part of every claim: a lease that has run out is an open slot, whatever the sweeping has come to.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from functools import cache
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Row, and_, bindparam, func, insert, select, text, update
+from sqlalchemy import Connection, Row, Table, and_, bindparam, func, insert, select, text, update
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
@@ -116,6 +117,29 @@ WHOLE = (
     .where(assignment.c.id == bindparam("turn"))
 )
 
+# Statements are made once: to make one takes several times as long as SQLite takes to run it.
+CURSORS = select(claim_cursor).where(
+    claim_cursor.c.project_id == bindparam("project"),
+    claim_cursor.c.user_id == bindparam("user"),
+    claim_cursor.c.epoch == bindparam("now_at"),
+)
+LISTED = select(item_body.c.completions_json).where(item_body.c.item_id == bindparam("item"))
+NEW_TURN = insert(assignment)
+OCCUPIED = update(slot).where(
+    slot.c.item_id == bindparam("item"), slot.c.slot_no == bindparam("number"), text("slot.state IN ('open', 'hold')")
+)
+LET_GO = (
+    select(assignment.c.id)
+    .select_from(assignment.join(slot, and_(slot.c.item_id == assignment.c.item_id, slot.c.state == "open")))
+    .where(assignment.c.user_id == bindparam("user"), assignment.c.project_id == bindparam("project"))
+    .order_by(assignment.c.leased_at)
+    .limit(8)
+)
+LET_GO_AS = {
+    "expired": LET_GO.where(assignment.c.state == "expired", IS_LIVE),
+    "released": LET_GO.where(assignment.c.state == "released"),
+}
+
 
 def claim(connection: Connection, *, project_id: str, user_id: str, now: int, beside: Sequence[str] = ()) -> Turn | Nothing:
     """The turn a person holds, or a new one. ``beside`` names turns already on the client: the next is to be another."""
@@ -186,9 +210,8 @@ def planted_turn(queue: Queue) -> str | None:
 
 
 def cursors_of(queue: Queue) -> dict[int, Row[Any]]:
-    here = and_(claim_cursor.c.project_id == queue.project.id, claim_cursor.c.user_id == queue.user_id)
-    rows = queue.connection.execute(select(claim_cursor).where(here, claim_cursor.c.epoch == queue.project.epoch))
-    return {row.priority: row for row in rows}
+    given = {"project": queue.project.id, "user": queue.user_id, "now_at": queue.project.epoch}
+    return {row.priority: row for row in queue.connection.execute(CURSORS, given)}
 
 
 def open_priorities(queue: Queue) -> list[int]:
@@ -252,12 +275,7 @@ def is_any_locked(queue: Queue, priority: int, range: str, after: int, until: in
 def remember(queue: Queue, priority: int, shuffle_key: int, *, seen: int | None) -> None:
     epoch = queue.project.epoch
     row = {"project_id": queue.project.id, "user_id": queue.user_id, "priority": priority, "shuffle_key": shuffle_key}
-    put(
-        queue.connection,
-        claim_cursor,
-        {**row, "epoch": epoch, "seen": seen},
-        {"shuffle_key": shuffle_key, "epoch": epoch, "seen": seen},
-    )
+    put(queue.connection, claim_cursor, {**row, "epoch": epoch, "seen": seen}, ("shuffle_key", "epoch", "seen"))
 
 
 def leased(queue: Queue, item_id: str, slot_no: int) -> str | None:
@@ -266,7 +284,7 @@ def leased(queue: Queue, item_id: str, slot_no: int) -> str | None:
     expires = queue.now + queue.schema.lease.minutes * MINUTE
     if not occupy(queue.connection, item_id, slot_no, user_id=queue.user_id, assignment_id=mine, expires=expires):
         return None
-    listed = queue.connection.scalar(select(item_body.c.completions_json).where(item_body.c.item_id == item_id))
+    listed = queue.connection.scalar(LISTED, {"item": item_id})
     order = shown(
         completion_ids(str(listed)), secret=queue.project.secret, item_id=item_id, slot_no=slot_no, order=queue.schema.order
     )
@@ -282,16 +300,15 @@ def leased(queue: Queue, item_id: str, slot_no: int) -> str | None:
         "leased_at": queue.now,
         "lease_expires": expires,
     }
-    queue.connection.execute(insert(assignment).values(row))
+    queue.connection.execute(NEW_TURN, row)
     return mine
 
 
 def occupy(connection: Connection, item_id: str, slot_no: int, *, user_id: str, assignment_id: str, expires: int | None) -> bool:
     """Make an open slot somebody's: leased where there is an expiry, else done."""
-    here = and_(slot.c.item_id == item_id, slot.c.slot_no == slot_no, slot.c.state.in_(("open", "hold")))
     state = "leased" if expires is not None else "done"
     change = {"state": state, "user_id": user_id, "assignment_id": assignment_id, "lease_expires": expires}
-    return connection.execute(update(slot).where(here).values(change)).rowcount == 1
+    return connection.execute(OCCUPIED, {"item": item_id, "number": slot_no, **change}).rowcount == 1
 
 
 # --- leases -----------------------------------------------------------------------------------------------------------------
@@ -299,12 +316,8 @@ def occupy(connection: Connection, item_id: str, slot_no: int, *, user_id: str, 
 
 def regained(queue: Queue, state: str) -> str | None:
     """A turn this person let go of, where its item still wants a judgment: what was typed is in its draft."""
-    mine = and_(assignment.c.user_id == queue.user_id, assignment.c.project_id == queue.project.id, assignment.c.state == state)
-    if state == "expired":
-        mine = and_(mine, IS_LIVE)
-    joined = assignment.join(slot, and_(slot.c.item_id == assignment.c.item_id, slot.c.state == "open"))
-    wanted = select(assignment.c.id).select_from(joined).where(mine).order_by(assignment.c.leased_at).limit(8)
-    for row in queue.connection.execute(wanted).all():
+    given = {"user": queue.user_id, "project": queue.project.id}
+    for row in queue.connection.execute(LET_GO_AS[state], given).all():
         again = locked_turn(queue.connection, row.id)
         if regain(queue.connection, again, queue.schema.lease.minutes, queue.now):
             return row.id
@@ -393,8 +406,13 @@ def is_sqlite(connection: Connection) -> bool:
     return connection.dialect.name == "sqlite"
 
 
-def put(connection: Connection, table: Any, row: dict[str, Any], change: dict[str, Any]) -> None:
-    """Insert a row, or change the one that has its primary key."""
-    inserted = (sqlite_insert if is_sqlite(connection) else postgresql_insert)(table).values(row)
-    key = [column.name for column in table.primary_key]
-    connection.execute(inserted.on_conflict_do_update(index_elements=key, set_=change))
+def put(connection: Connection, table: Table, row: dict[str, Any], changed: Iterable[str], *, is_added: bool = False) -> None:
+    """Insert a row, or give the one that has its primary key these columns of it; with ``is_added`` they are added to its own."""
+    connection.execute(upsert(table, tuple(changed), is_added, is_sqlite(connection)), row)
+
+
+@cache
+def upsert(table: Table, changed: tuple[str, ...], is_added: bool, sqlite: bool) -> Any:
+    inserted = (sqlite_insert if sqlite else postgresql_insert)(table)
+    new = {name: table.c[name] + inserted.excluded[name] if is_added else inserted.excluded[name] for name in changed}
+    return inserted.on_conflict_do_update(index_elements=[column.name for column in table.primary_key], set_=new)

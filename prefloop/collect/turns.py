@@ -145,6 +145,27 @@ ASKED = (
 )
 
 
+# made once, as those of queue.py
+SUBMITTED = update(assignment).where(assignment.c.id == bindparam("turn"))
+BEFORE = select(idempotency).where(idempotency.c.user_id == bindparam("user"), idempotency.c.key == bindparam("given"))
+KEPT = insert(idempotency)
+JUDGED = insert(judgment)
+REVISION = (
+    select(judgment.c.rev, judgment.c.is_surplus)
+    .where(judgment.c.assignment_id == bindparam("turn"))
+    .order_by(judgment.c.rev.desc())
+    .limit(1)
+)
+COUNTED = {
+    name: update(item).where(item.c.id == bindparam("counted")).values({name: item.c[name] + 1})
+    for name in ("n_done", "n_surplus")
+}
+OWN_SLOT = update(slot).where(
+    slot.c.item_id == bindparam("item"), slot.c.slot_no == bindparam("number"), slot.c.assignment_id == bindparam("turn"),
+    slot.c.state == "leased",
+)  # fmt: skip
+
+
 def submit(connection: Connection, *, assignment_id: str, user_id: str, key: str, said: Said, now: int) -> Receipt:
     """Store a judgment. Repeating it with the same ``key`` changes nothing and returns the same receipt."""
     turn = mine(connection, assignment_id, user_id)
@@ -160,20 +181,19 @@ def submit(connection: Connection, *, assignment_id: str, user_id: str, key: str
     judgment_id = new_id(now)
     insert_judgment(connection, turn, judgment_id, rev, is_surplus, answers, said, now)
     done = {"state": "submitted", "closed_at": now}
-    connection.execute(update(assignment).where(assignment.c.id == turn.id).values(done))
+    connection.execute(SUBMITTED, {"turn": turn.id, **done})
     if rev == 1:
         count(connection, turn, now, submitted=1, surplus=int(is_surplus), active_ms=active(turn, said, now) or 0)
         quality.after_submit(connection, turn.item_id, asked.settings_json)
     receipt = Receipt(judgment_id, rev, is_surplus, is_replay=False)
     kept = {"user_id": user_id, "key": key, "body_sha256": digest, "response_json": as_json(receipt._asdict()), "created": now}
-    connection.execute(insert(idempotency).values(kept))
+    connection.execute(KEPT, kept)
     return receipt
 
 
 def replayed(connection: Connection, user_id: str, key: str, digest: str) -> Receipt | None:
     """The receipt a key was answered with before."""
-    here = and_(idempotency.c.user_id == user_id, idempotency.c.key == key)
-    before = connection.execute(select(idempotency).where(here)).first()
+    before = connection.execute(BEFORE, {"user": user_id, "given": key}).first()
     if before is None:
         return None
     if before.body_sha256 != digest:
@@ -183,23 +203,21 @@ def replayed(connection: Connection, user_id: str, key: str, digest: str) -> Rec
 
 def placed(connection: Connection, turn: Row[Any], user_id: str) -> tuple[int, bool]:
     """The revision a judgment is, and whether it is beyond the number wanted. Fills a slot where there is one."""
-    last = select(judgment.c.rev, judgment.c.is_surplus).where(judgment.c.assignment_id == turn.id)
-    before = connection.execute(last.order_by(judgment.c.rev.desc()).limit(1)).first()
+    before = connection.execute(REVISION, {"turn": turn.id}).first()
     if before is not None:
         superseded = update(judgment).where(judgment.c.assignment_id == turn.id).values(is_superseded=True)
         connection.execute(superseded)
         return before.rev + 1, before.is_surplus
     is_surplus = not fill(connection, turn, user_id)
-    counter = {"n_surplus": item.c.n_surplus + 1} if is_surplus else {"n_done": item.c.n_done + 1}
-    connection.execute(update(item).where(item.c.id == turn.item_id).values(counter))
+    connection.execute(COUNTED["n_surplus" if is_surplus else "n_done"], {"counted": turn.item_id})
     return 1, is_surplus
 
 
 def fill(connection: Connection, turn: Row[Any], user_id: str) -> bool:
     """The turn's own slot done; or, where the lease was lost, any that nobody has."""
-    own = and_(is_slot_of(turn), slot.c.state == "leased")
+    own = {"item": turn.item_id, "number": turn.slot_no, "turn": turn.id}
     done = {"state": "done", "user_id": user_id, "lease_expires": None}
-    if connection.execute(update(slot).where(own).values(done)).rowcount == 1:
+    if connection.execute(OWN_SLOT, {**own, **done}).rowcount == 1:
         return True
     free = select(slot.c.slot_no).where(slot.c.item_id == turn.item_id, slot.c.state.in_(("open", "hold")))
     number = connection.scalar(free.order_by(slot.c.slot_no).limit(1).with_for_update())
@@ -227,7 +245,7 @@ def insert_judgment(
         "input": said.input,
         "created": now,
     }
-    connection.execute(insert(judgment).values(row))
+    connection.execute(JUDGED, row)
 
 
 def active(turn: Row[Any], said: Said, now: int) -> int | None:
@@ -323,7 +341,7 @@ def last_submitted(connection: Connection, turn: Row[Any]) -> set[str]:
 def count(connection: Connection, turn: Row[Any], now: int, **more: int) -> None:
     """Add to what this person did today."""
     key = {"project_id": turn.project_id, "user_id": turn.user_id, "day": now // DAY}
-    put(connection, tally, {**key, **more}, {name: tally.c[name] + value for name, value in more.items()})
+    put(connection, tally, {**key, **more}, more, is_added=True)
 
 
 def note(connection: Connection, turn: Row[Any], action: str, detail: dict[str, Any], now: int) -> None:
