@@ -433,4 +433,6 @@ def test_an_item_that_wants_fewer_keeps_its_checks(sqlite):
     add(project, [7])
     identity, _ = first_item(project)
     sqlite.write(lambda c: items.set_overlap(c, identity, 1))
+    slots = "SELECT (SELECT n_slots FROM item WHERE id = :i), (SELECT count(*) FROM slot WHERE item_id = :i)"
+    assert tuple(sqlite.read(lambda c: c.execute(text(slots), {"i": identity}).one())) == (1, 1)
     is_sound(project)

@@ -195,3 +195,16 @@ def test_items_added_later_reach_people_at_the_end_of_the_queue(database):
 def test_the_same_item_again_is_no_new_one(database):
     project = made(database, n=3)
     assert add(project, range(5)) == items.Added(added=2, known=3)
+
+
+def test_a_slot_that_somebody_has_is_not_given_again(database):
+    project = made(database, users=2, n=1)
+    turn = project.claim(0)
+    mine = turn.assignment
+
+    def occupied(connection) -> bool:
+        here = (connection, mine.item_id, mine.slot_no)
+        return queue.occupy(*here, user_id=project.users[1], assignment_id="another", expires=None)
+
+    assert not database.write(occupied)
+    assert project.submit(turn, 0).is_surplus is False
