@@ -159,9 +159,7 @@ def read_tokens(
     seen, up = x.new_zeros(heads.n_query * heads.size, n), x.new_empty(len(first.up.weight), n)
     inner = x.new_empty(first.down.weight.shape[1], n)
     shapes = shapes_of(groups, heads, n)
-    score = x.new_empty(threads, max(shape.most for shape in shapes))
-    for shape in shapes:
-        shape.most = score.shape[1]
+    score = x.new_empty(threads, shapes[0].most)
 
     def product(by: "LinearMap", x: Tensor, y: Tensor, add: bool = False) -> None:
         if n >= MANY:
@@ -201,9 +199,9 @@ def read_tokens(
 def shapes_of(groups: Sequence[AnswerGroup], heads: Heads, n: int) -> list[Shape]:
     """What step.c is told of each group; the rows of a group stand behind those of the one before."""
     shapes, first = [], 0
+    most = max(group.filled + 1 + (group.n_before if group.is_shared else 0) for group in groups) + EIGHT
     for group in groups:
         room, before = group.own[0].shape[4], group.n_before
-        most = group.filled + 1 + (before if group.is_shared else 0) + EIGHT
         sizes = (group.n_prompts, group.n_answers, before, room, group.filled, n, first, len(group.tables[2]) - 1, most)
         shapes.append(Shape(*heads, *sizes))
         first += group.n_rows
