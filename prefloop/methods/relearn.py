@@ -43,6 +43,7 @@ from prefloop.engine.needs import Work, admit
 from prefloop.engine.order import share, steps_per_epoch, turn
 from prefloop.engine.plan import Plan
 from prefloop.engine.processes import on_main
+from prefloop.engine.progress import say
 from prefloop.engine.run import Run, open_run
 from prefloop.errors import DataError
 from prefloop.models.batch import RankedBatch, flat_rows, row_lengths, row_tokens, take
@@ -98,6 +99,11 @@ class RelearnConfig(Config):
         0.0, ge=0, lt=0.5, description="share of pairs of texts about whose meaning the relation is made to err; a control"
     )
     confidence: float = Field(0.5, ge=0, le=1, description="least share of the largest cluster; 0 selects all (gamma)")
+    least_pairs: int = Field(
+        1,
+        ge=0,
+        description="fewer synthetic preferences than this are refused; 0 goes on with people's rankings alone, and says so",
+    )
     winner: Literal["best", "random"] = Field("best", description="which of the largest cluster wins; random is a control")
     length_matched: bool = Field(False, description="the loser is the outside answer nearest in length to the winner; a control")
 
@@ -423,16 +429,20 @@ def synthesise(run: Run, answered: list[Group], config: RelearnConfig) -> tuple[
         rng=np.random.default_rng(run.seed("synthetic")),
         meaning=meaning,
     )
-    if not made:
+    if len(made) < max(config.least_pairs, 1):
         reasons = ", ".join(f"{reason}: {n}" for reason, n in counts.items() if reason not in ("prompts", "pairs") and n)
-        raise DataError(
-            f"no prompt of {config.samples} gives a synthetic preference ({reasons})\n"
-            f"  lower confidence= ({config.confidence}), draw more answers to each prompt, or use pairs=none with a representation"
-        )
+        some = f"{len(made)} of {counts['prompts']} prompts of {config.samples} give a synthetic preference"
+        found_few = some if made else f"no prompt of {config.samples} gives a synthetic preference ({reasons})"
+        if config.least_pairs:
+            raise DataError(
+                f"{found_few}\n  lower confidence= ({config.confidence}), draw more answers to each prompt, "
+                f"lower least_pairs= ({config.least_pairs}), or use pairs=none with a representation"
+            )
+        say(f"{found_few}; learning from people's rankings alone (least_pairs=0)")
     lines = [json.dumps(told(group, one), ensure_ascii=False) for group, one in zip(answered, found, strict=True)]
     on_main(partial(write_groups, run.folder / "synthetic.jsonl", made))
     on_main(partial((run.folder / "pairs.jsonl").write_text, "\n".join(lines) + "\n", encoding="utf-8"))
-    return made, {**counts, **lengths(made), "confidence": histogram(found)}
+    return made, {**counts, **(lengths(made) if made else {}), "confidence": histogram(found)}
 
 
 def histogram(found: Sequence[Found]) -> dict[str, int]:

@@ -319,6 +319,24 @@ def test_nothing_new_to_learn_is_refused(tmp_path):
     write_groups(tmp_path / "alike.jsonl", alike)
     with pytest.raises(DataError, match=r"gives a synthetic preference \(all mean the same: \d+\)"):
         run_relearn(tmp_path / "same", samples=tmp_path / "alike.jsonl")
+    with pytest.raises(DataError, match=r"8 of 8 prompts .* give a synthetic preference\n.*lower least_pairs= \(1000\)"):
+        run_relearn(tmp_path / "few", least_pairs=1000)
+
+
+def test_without_synthetic_preferences_it_goes_on_where_that_is_asked_for_and_is_the_reward_again(tmp_path, monkeypatch, capsys):
+    """Rankings alone, step for step: as ``prefloop reward`` on the same file."""
+    monkeypatch.setattr(Run, "seed", lambda run, *key: derived_seed(run.run_seed, key[0]))
+    lonely = [
+        group.model_copy(update={"completions": group.completions[:1]})
+        for group in read_groups(samples(), allow_unranked=True).records
+    ]
+    write_groups(tmp_path / "lonely.jsonl", lonely)
+    alike = {"optim": {"lr": 1e-3, "warmup": 0, "schedule": "constant"}, "batch": 16}
+    told = run_relearn(tmp_path / "relearned", samples=tmp_path / "lonely.jsonl", least_pairs=0, **alike)
+    assert "learning from people's rankings alone (least_pairs=0)" in capsys.readouterr().err
+    assert told["synthetic"]["pairs"] == 0
+    run_reward(tmp_path / "reward", model=toy() / "sft" / "model", data=toy() / "rankings.jsonl", demonstrations="", **alike)
+    assert saved(tmp_path / "reward") == saved(tmp_path / "relearned")
 
 
 def samples() -> str:
