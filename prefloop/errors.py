@@ -34,7 +34,11 @@ class NotInstalled(PrefloopError):
     exit_code = 2
 
     def __init__(self, package: str, extra: str, purpose: str):
+        self.given = (package, extra, purpose)
         super().__init__(f"{purpose} needs the package {package!r}, which is not installed\n  pip install 'prefloop[{extra}]'")
+
+    def __reduce__(self) -> tuple[type, tuple[str, str, str]]:  # between processes
+        return type(self), self.given
 
 
 class RunError(PrefloopError):

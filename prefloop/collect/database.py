@@ -29,6 +29,7 @@ Work = Callable[[Connection], T]
 
 BATCH = 32  # works committed together at most
 BATCH_SECONDS = 0.004  # and for no longer than this
+PATIENCE = 8  # transactions that a long work lets go before it
 ATTEMPTS = 8  # at a transaction that PostgreSQL breaks off
 BROKEN_OFF = ("40001", "40P01")  # serialization failure, deadlock
 READERS = 4
@@ -55,21 +56,27 @@ class Task(NamedTuple):
 
     work: Work[Any]
     future: "Future[Any]"
+    is_long: bool = False
+    passed: int = 0  # how often others went before it
 
 
 class Database:
-    """A database that is open. ``clock`` is the time everything in it goes by."""
+    """A database that is open, perhaps only for reading. ``clock`` is the time everything in it goes by."""
 
-    def __init__(self, url: URL, *, clock: Callable[[], int] = now_ms):
+    def __init__(self, url: URL, *, clock: Callable[[], int] = now_ms, writes: bool = True):
         self.url = url
         self.clock = clock
+        self.writes = writes
         self.is_sqlite = url.get_backend_name() == "sqlite"
         self.readers = reading_engine(url) if self.is_sqlite else postgresql_engine(url)
-        self.writer = SQLiteWriter(url) if self.is_sqlite else None
+        self.writer = SQLiteWriter(url) if self.is_sqlite and writes else None
 
-    def write(self, work: Work[T]) -> T:
-        """Its result, once the transaction is on disk; or what it raised, and nothing was changed."""
-        return self.writer.submit(work).result() if self.writer else with_retries(self.readers, work)
+    def write(self, work: Work[T], *, is_long: bool = False) -> T:
+        """Its result, once the transaction is on disk; or what it raised, and nothing was changed. ``is_long``: it takes so
+        many milliseconds that people would notice, who go before it."""
+        if not self.writes:
+            raise Closed("the database was opened for reading; nothing was written")
+        return self.writer.submit(work, is_long).result() if self.writer else with_retries(self.readers, work)
 
     def read(self, work: Work[T]) -> T:
         """The result of a work that changes nothing."""
@@ -176,12 +183,12 @@ class SQLiteWriter:
         self.thread = threading.Thread(target=self.run, name="prefloop-writer", daemon=True)
         self.thread.start()
 
-    def submit(self, work: Work[T]) -> "Future[T]":
+    def submit(self, work: Work[T], is_long: bool = False) -> "Future[T]":
         future: Future[T] = Future()
         with self.lock:
             if self.is_closed:
                 raise Closed("the database is closed; nothing was written")
-            self.waiting.put(Task(work, future))
+            self.waiting.put(Task(work, future, is_long))
         return future
 
     def close(self) -> None:
@@ -228,6 +235,9 @@ class SQLiteWriter:
                 return
             if task is None:
                 self.waiting.put(None)  # for run, which ends by it
+                return
+            if task.is_long and task.passed < PATIENCE:  # whoever is in this transaction waits for the end of all of it
+                self.waiting.put(task._replace(passed=task.passed + 1))
                 return
             yield task
 

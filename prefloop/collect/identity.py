@@ -9,6 +9,7 @@ import time
 from typing import Any
 
 CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"  # base 32 without I, L, O, U
+PAIRS = [one + other for one in CROCKFORD for other in CROCKFORD]  # two letters at a time
 
 
 def now_ms() -> int:
@@ -27,7 +28,8 @@ class Ulids:
             drawn = (now << 80) | secrets.randbits(79)  # half the room above is left for those that follow
             is_same = self.last >> 80 == now
             self.last = self.last + 1 + secrets.randbits(32) if is_same else drawn
-            return "".join(CROCKFORD[(self.last >> shift) & 31] for shift in range(125, -1, -5))
+            drawn = self.last
+        return "".join([PAIRS[(drawn >> shift) & 1023] for shift in range(120, -1, -10)])
 
 
 ULIDS = Ulids()

@@ -36,7 +36,7 @@ T = TypeVar("T")
 MAX_BYTES = 2 * 2**30  # of a file
 MAX_ITEMS = 1_000_000  # of an import
 MAX_CHARACTERS = 200_000  # of a prompt, or of one answer
-CHUNK = 200  # items stored in one transaction: annotators wait no longer than that takes
+CHUNK = 100  # items stored in one transaction: annotators wait no longer than that takes
 SHOWN = 20  # problems listed in a message
 
 
@@ -117,6 +117,14 @@ def look(
     return report
 
 
+def look_into(
+    database: Database, project_id: str, source: str | Path | MediaFolder, waiting: Path, *, schema: TaskSchema | None = None
+) -> Report:
+    """``look``, whose items are written to a file; ``kept`` reads them there."""
+    with waiting.open("w", encoding="utf-8") as file:
+        return look(database, project_id, source, schema=schema, keep=lambda item: file.write(as_line(item)))
+
+
 def title_of(source: str | Path | MediaFolder) -> str:
     if isinstance(source, MediaFolder):
         return source.root.name
@@ -133,25 +141,27 @@ def run(
     progress: Callable[[int], None] = lambda n: None,
     schema: TaskSchema | None = None,
     before: Callable[[str], str] = lambda project_id: project_id,
+    looking: Callable[..., Report] = look_into,
 ) -> Report:
     """Store every item of a file. Where anything is wrong with it nothing is stored, unless ``skip_bad`` leaves that out.
 
     ``before`` is called with the project's id between looking and storing, and returns it: there files that items show are put
-    in their places, and a project is made that was not there (whose ``schema`` is given, its id empty).
+    in their places, and a project is made that was not there (whose ``schema`` is given, its id empty). ``looking`` is
+    ``look_into`` or does the same elsewhere (apart.py).
     """
-    schema = schema or database.read(lambda connection: queue.current_schema(connection, project_id)[1])
-    with tempfile.TemporaryFile("w+", encoding="utf-8") as waiting:
-        looked = look(database, project_id, source, schema=schema, keep=lambda item: waiting.write(as_line(item)))
+    with tempfile.TemporaryDirectory(prefix="prefloop-") as folder:
+        waiting = Path(folder) / "items"
+        looked = looking(database, project_id, source, waiting, schema=schema)
         if looked.n_problems and not skip_bad:
             hint = "mend them, or leave these rows out with skip_bad (--skip-bad); nothing was imported"
             raise DataError("\n".join([f"{looked.n_problems:,} problems in {looked.name}", *looked.lines()[1:], f"  {hint}"]))
         if not looked.items:
             raise DataError("\n".join([f"{looked.name} holds nothing to import", *looked.lines()[1:]]))
-        waiting.seek(0)
         project_id = before(project_id)
-        for chunk in chunks(kept(waiting)):
-            looked.added += store(database, project_id, chunk, priority)
-            progress(looked.added)
+        with waiting.open(encoding="utf-8") as file:
+            for chunk in chunks(kept(file)):
+                looked.added += store(database, project_id, chunk, priority)
+                progress(looked.added)
     database.write(lambda connection: items.added_all(connection, project_id))
     return looked
 
@@ -176,7 +186,7 @@ def store(database: Database, project_id: str, chunk: list[NewItem], priority: i
         fit = [one for one in chunk if one.ext_id not in clashing]
         return items.add(connection, project_id, fit, priority=priority, now=now).added
 
-    return database.write(work)
+    return database.write(work, is_long=True)
 
 
 def compare(connection: Connection, project_id: str, chunk: list[Found], report: Report) -> None:

@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, and_, delete, func, insert, select, text, update
+from sqlalchemy import Connection, and_, bindparam, delete, func, insert, literal, select, text, union_all, update
 
 from prefloop.collect.identity import as_json, keyed, new_id
 from prefloop.collect.queue import IS_OPEN, bumped
@@ -14,6 +14,16 @@ from prefloop.records import Completion, Prompt, content_id
 
 MAX_OVERLAP = 50
 LOOKED_UP = 500  # ids in one question to the database
+
+
+NEW_ITEMS, NEW_BODIES = insert(item), insert(item_body)
+NUMBERS = union_all(*(select(literal(number, literal_execute=True).label("number")) for number in range(MAX_OVERLAP))).subquery()
+NEW_SLOTS = insert(slot).from_select(  # three of every item: the database makes them sooner than they are handed to it
+    ["item_id", "slot_no", "project_id", "priority", "shuffle_key", "state", "opened"],
+    select(item.c.id, NUMBERS.c.number, item.c.project_id, item.c.priority, item.c.shuffle_key, text("'open'"), text("0"))
+    .select_from(item.join(NUMBERS, NUMBERS.c.number < bindparam("overlap")))
+    .where(item.c.id.in_(bindparam("items", expanding=True))),
+)
 
 
 class NewItem(NamedTuple):
@@ -80,7 +90,7 @@ def add(connection: Connection, project_id: str, items: Sequence[NewItem], *, pr
     here = connection.execute(select(project).where(project.c.id == project_id)).one()
     known = known_ids(connection, project_id, [one.ext_id for one in items])
     fresh = {one.ext_id: one for one in items if one.ext_id not in known}
-    rows, bodies, slots = [], [], []
+    rows, bodies = [], []
     for one in fresh.values():
         identity = new_id(now)  # these go up, so that exports keep the order of the file
         shuffle_key = int.from_bytes(keyed(here.secret, "queue", one.ext_id)[:8]) >> 1
@@ -89,10 +99,12 @@ def add(connection: Connection, project_id: str, items: Sequence[NewItem], *, pr
             "shuffle_key": shuffle_key, "n_slots": here.overlap, "created": now,
         })  # fmt: skip
         bodies.append({"item_id": identity, "prompt_json": one.prompt_json, "completions_json": one.completions_json})
-        slots += [slot_row(identity, number, project_id, priority, shuffle_key) for number in range(here.overlap)]
-    for table, values in ((item, rows), (item_body, bodies), (slot, slots)):
-        if values:
-            connection.execute(insert(table), values)
+    if rows:
+        connection.execute(NEW_ITEMS, rows)
+        connection.execute(NEW_BODIES, bodies)
+        identities = [row["id"] for row in rows]
+        for start in range(0, len(rows), LOOKED_UP):
+            connection.execute(NEW_SLOTS, {"overlap": here.overlap, "items": identities[start : start + LOOKED_UP]})
     return Added(len(rows), len(items) - len(rows))
 
 

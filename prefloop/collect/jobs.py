@@ -8,13 +8,14 @@ import json
 import logging
 import shutil
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Row, delete, insert, select, update
 
-from prefloop.collect import exports, imports
+from prefloop.collect import apart, exports, imports
 from prefloop.collect.database import Database
 from prefloop.collect.identity import as_json
 from prefloop.collect.refusals import not_found
@@ -23,6 +24,7 @@ from prefloop.config import parse
 from prefloop.errors import PrefloopError
 
 POLL = 5.0  # seconds between looks at the table where nobody rang
+TELLING = 0.5  # seconds between two words of how far a job is
 KEPT_DAYS = 30  # of receipts; a client that repeats a submit after that gets "already submitted"
 log = logging.getLogger("prefloop.collect")
 
@@ -105,9 +107,9 @@ class Jobs:
     def do_import(self, one: Row[Any], settings: dict[str, Any]) -> dict[str, Any]:
         file = self.place(one.id) / settings["name"]
         if settings["dry_run"]:
-            report = imports.look(self.database, one.project_id, file)
+            report = apart.look_into(self.database, one.project_id, file, self.place(one.id) / "looked-at")
         else:
-            given = {"priority": settings["priority"], "skip_bad": settings["skip_bad"]}
+            given = {"priority": settings["priority"], "skip_bad": settings["skip_bad"], "looking": apart.look_into}
             report = imports.run(self.database, one.project_id, file, progress=self.progress_of(one), **given)
         shutil.rmtree(self.place(one.id), ignore_errors=True)
         return report.as_dict()
@@ -120,7 +122,13 @@ class Jobs:
         return exports.export(self.database, one.project_id, place, **given)
 
     def progress_of(self, one: Row[Any]) -> Callable[[int], None]:
+        told = time.monotonic()
+
         def tell(n: int) -> None:
+            nonlocal told
+            if time.monotonic() - told < TELLING:  # each is a transaction that people's work waits for
+                return
+            told = time.monotonic()
             self.database.write(lambda connection: connection.execute(update(job).where(job.c.id == one.id).values(n_done=n)))
 
         return tell

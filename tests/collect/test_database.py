@@ -2,6 +2,7 @@
 
 import sqlite3
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 
@@ -12,7 +13,7 @@ from sqlalchemy import event, text
 from sqlalchemy.exc import DBAPIError
 
 from prefloop.collect import accounts, backup, serve
-from prefloop.collect.database import ATTEMPTS, Closed, Database, database_url
+from prefloop.collect.database import ATTEMPTS, BATCH_SECONDS, PATIENCE, Closed, Database, database_url
 from prefloop.collect.identity import new_id, pseudonym
 from prefloop.collect.migrate import LOCK, is_behind, migrate, newest, version_of
 from prefloop.collect.serve import only_server, open_database
@@ -65,6 +66,43 @@ def test_what_waits_is_committed_together(sqlite, monkeypatch):
     event.remove(database.writer.engine, "commit", count)
     assert len(commits) == 1  # the one that blocked took the others with it
     assert len(logins(database, "together-%")) == 20
+
+
+def test_a_long_work_lets_others_go_before_it_and_is_not_put_off_for_ever(sqlite):
+    database, order = sqlite, []
+    gate, waiting = threading.Event(), threading.Event()
+
+    def named(name):
+        return lambda connection: order.append(name)
+
+    with ThreadPoolExecutor(1) as pool:
+        blocked = pool.submit(database.write, lambda connection: (waiting.set(), gate.wait(10)))
+        waiting.wait(10)
+        long = database.writer.submit(named("long"), is_long=True)
+        others = [database.writer.submit(named(number)) for number in range(3)]
+        gate.set()
+        blocked.result()
+        for one in (long, *others):
+            one.result()
+    assert order == [0, 1, 2, "long"]
+
+    order.clear()
+
+    def again(number):
+        def work(connection):
+            order.append(number)
+            if number < 3 * PATIENCE:
+                asked.append(database.writer.submit(again(number + 1)))
+                time.sleep(2 * BATCH_SECONDS)  # a transaction for each
+
+        return work
+
+    asked = []
+    asked.append(database.writer.submit(again(0)))
+    database.writer.submit(named("long"), is_long=True).result()
+    while len(asked) <= 3 * PATIENCE or not all(one.done() for one in asked):
+        time.sleep(0.001)
+    assert PATIENCE - 1 <= order.index("long") < 3 * PATIENCE
 
 
 def test_nobody_hears_of_success_before_the_commit(tmp_path):
