@@ -10,11 +10,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
-from torch import Tensor
 
 from prefloop.engine.progress import say
 from prefloop.errors import RunError
-from prefloop.models.batch import Batch, row_lengths, row_tokens, take, trim
+from prefloop.models.batch import Batch, row_lengths, row_tokens, sizes, take, trim
 
 
 class Portions:
@@ -58,20 +57,6 @@ def micro_batches(batch: Batch, total: float, rows: int = 0, tokens: int = 0) ->
     shares = replace(batch, weight=batch.weight / total)
     for chosen in order.split(sizes(row_tokens(batch)[order], rows, tokens)):
         yield trim(take(shares, chosen))
-
-
-def sizes(tokens_of: Tensor, rows: int, tokens: int) -> list[int]:
-    """How many rows each part has, the rows in order: N -> parts."""
-    found: list[int] = []
-    n = largest = 0
-    for cost in tokens_of.tolist():
-        largest = max(largest, cost)
-        is_full = n > 0 and ((rows > 0 and n == rows) or (tokens > 0 and (n + 1) * largest > tokens))
-        if is_full:
-            found.append(n)
-            n, largest = 0, cost
-        n += 1
-    return [*found, n] if n else found
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -3,7 +3,12 @@
 What is there all the time (weights, moments, averages, answers) is added up; of the gradients with what a forward pass keeps,
 and what is let go before they come (the sampler's copy of the weights with its keys and values, a model that is asked once),
 only the larger is counted, for they are not there together. The interpreter and its libraries are not counted: they are in
-memory already.
+memory already. Passes without a gradient are limited to as many tokens as an update is by itself
+(``models/batch.TOKENS_AT_ONCE``) and keep less of them.
+
+On a processor an update that is cut needs more than its largest part. PyTorch asks for blocks that begin at multiples of 64
+bytes, for which glibc (2.36) looks for a little more than that, so a block does not fit where one of its size has been. The
+gradients of the first part, which stay, lie where its passing values were; those of the next part find no place between them.
 """
 
 import os
@@ -56,7 +61,7 @@ class Needs(NamedTuple):
         return sum(self.lasting.values()) + max(sum(self.learning.values()), sum(self.drawing.values()))
 
 
-def needs_of(config: Any, work: Work, shape: Shape | None = None) -> Needs:
+def needs_of(config: Any, work: Work, shape: Shape | None = None, *, device: str = "cpu") -> Needs:
     """What a method's settings ask for, of a model that is made and not read ``shape``; settings a method lacks are as if left out."""
     shape, share = shape or shape_of(config.model), getattr(config, "share", "none")
     adapter = getattr(config, "adapter", None)
@@ -77,7 +82,8 @@ def needs_of(config: Any, work: Work, shape: Shape | None = None) -> Needs:
     tokens = at_once(config.optim, work)
     learning = {
         "gradients": FLOAT * (members * learned + critic),
-        "activations": activations(shape, tokens, has_adapter=rank > 0),
+        "activations": activations(shape, tokens, has_adapter=rank > 0, is_cut=device == "cpu" and is_cut(config.optim, work)),
+        "distributions": 0 if hasattr(config, "members") else distributions(shape, tokens),  # a reward model says no words
     }
     drawing = of_sampler(config, shape, work) if work.new_tokens else {}
     return Needs(lasting, learning, drawing if work.round_rows else of_guests(config, shape, rank))
@@ -118,12 +124,23 @@ def at_once(optim: Any, work: Work) -> int:
     return max(work.longest, min(optim.micro_tokens or tokens, tokens))
 
 
-def activations(shape: Shape, tokens: int, *, has_adapter: bool) -> int:
-    """What a forward pass keeps, a layer's worth of gradients, and the distributions over the vocabulary."""
+def is_cut(optim: Any, work: Work) -> bool:
+    """Whether an update may be computed in more than one part."""
+    return at_once(optim, work) < work.rows * work.longest
+
+
+def activations(shape: Shape, tokens: int, *, has_adapter: bool, is_cut: bool) -> int:
+    """What a forward pass keeps, and a layer's worth of gradients; of an update in parts also what comes and goes in it."""
     kept = shape.kept_of_a_token * tokens * (shape.layers + 1) // shape.layers
-    kept = int(ADAPTED * kept) if has_adapter else kept
+    if is_cut:
+        return kept + shape.passing_of_a_token(has_adapter) * tokens
+    return int(ADAPTED * kept) if has_adapter else kept
+
+
+def distributions(shape: Shape, tokens: int) -> int:
+    """Over the vocabulary: those that wait for the backward pass, and two chunks that are being computed."""
     chunk = min(max(SMALLEST_CHUNK, CHUNK_LOGITS // shape.vocabulary), tokens) * shape.vocabulary
-    return kept + FLOAT * (min(tokens * shape.vocabulary, KEPT_LOGITS) + 2 * chunk)
+    return FLOAT * (min(tokens * shape.vocabulary, KEPT_LOGITS) + 2 * chunk)
 
 
 def of_sampler(config: Any, shape: Shape, work: Work) -> dict[str, int]:
@@ -183,7 +200,7 @@ def free_of_container(folder: Path = Path("/sys/fs/cgroup")) -> int:
 def admit(config: Any, work: Work, device: torch.device, shape: Shape | None = None) -> dict[str, int]:
     """Say what the run will need and return it by part; ConfigError, with the nearest settings that fit, where it is too much."""
     try:
-        needs = needs_of(config, work, shape)
+        needs = needs_of(config, work, shape, device=device.type)
     except LookupError:
         return {}  # the weights are read next, and what is wrong with their folder is said there
     free = free_memory(device)
@@ -194,7 +211,7 @@ def admit(config: Any, work: Work, device: torch.device, shape: Shape | None = N
         say(told)
         return needs.parts
     limit = f"memory={config.memory:g} GiB" if config.memory else f"{SLACK:.0%} of what is free"
-    fits = smaller(config, lambda changed: needs_of(changed, work, shape).total <= allowed)
+    fits = smaller(config, lambda changed: needs_of(changed, work, shape, device=device.type).total <= allowed)
     raise ConfigError(
         f"the run needs more memory than {limit}\n  {told}\n"
         f"  {'nearest settings that fit: ' + ' '.join(fits) if fits else 'no setting fits; use a smaller model or a larger device'}\n"

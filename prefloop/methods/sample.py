@@ -61,6 +61,13 @@ class SampleConfig(Config):
         description="keep an answer drawn twice as two completions: how often a policy says something is what relearn counts",
     )
     sample_rows: int = Field(256, ge=1, description="answers drawn side by side; changes memory, not results")
+    dtype: Literal["float32", "bfloat16"] = Field(
+        "float32", description="numbers the model computes with; rounded to bfloat16 it draws from a distribution nearby"
+    )
+    compile: bool = Field(
+        False,
+        description="draw with a step made by torch.compile (CUDA graphs on a GPU) instead of the one in C; slower on a CPU",
+    )
     seed: int = 0
 
     @model_validator(mode="before")
@@ -89,6 +96,10 @@ class SampleConfig(Config):
             raise ValueError(f"repeats counts how often an answer is drawn; decoding = {self.decoding} finds each once")
         if self.model.startswith(SERVER) and (self.decoding != "draw" or self.top_k):
             raise ValueError("a server draws; decoding and top_k are not asked of it")
+        if self.model.startswith(SERVER) and (self.dtype != "float32" or self.compile):
+            raise ValueError("a server computes as it does; dtype and compile are not asked of it")
+        if self.compile and (self.decoding != "draw" or self.dtype != "float32"):
+            raise ValueError("compile is for drawing in float32; beams and bfloat16 are computed by the model's own forward pass")
         return self
 
 
@@ -113,7 +124,7 @@ def main(config: SampleConfig, options: Options) -> dict:
         said = read_answers(config.answers)
         if config.answers:
             refuse_without_answers(prompts, said, config.answers)
-        model = load_policy(config.model, device=run.device) if is_own else None
+        model = load_policy(config.model, device=run.device, dtype=config.dtype) if is_own else None
         if options.dry_run:
             plan = Plan(steps=0, rows=config.sample_rows, tokens=config.max_prompt + config.max_new_tokens)
             return forecast(run, plan, n_rows=len(prompts), parameters=count_parameters(model) if model else 0)
@@ -123,7 +134,7 @@ def main(config: SampleConfig, options: Options) -> dict:
                 model, encoder, prompts, decoding=config.decoding, k=config.k, max_new_tokens=config.max_new_tokens,
                 seed=run.seed("sample"), temperature=config.temperature, diversity=config.diversity, top_k=config.top_k,
                 top_p=config.top_p, batch_rows=config.sample_rows, source=f"policy:{run.name}@0",
-                progress=partial(run.track, description="sample"),
+                progress=partial(run.track, description="sample"), compile=config.compile,
             )  # fmt: skip
         elif config.k:
             drawn = of_server(config, prompts, run)

@@ -85,11 +85,13 @@ def draw_candidates(
     batch_rows: int = 256,
     source: str = "",
     progress: Callable[[list[Sequence[int]]], Iterable[Sequence[int]]] | None = None,
+    compile: bool = False,
 ) -> Drawn:
-    """K answers of a policy to every prompt."""
+    """K answers of a policy to every prompt; ``top_k``, ``top_p`` and ``compile`` are for drawing."""
     shared = {"max_new_tokens": max_new_tokens, "temperature": temperature, "batch_rows": batch_rows, "source": source}
     if decoding == "draw":
-        samples = sample(model, encoder, prompts, k=k, seed=seed, top_k=top_k, top_p=top_p, progress=progress, **shared)
+        own = {"k": k, "seed": seed, "top_k": top_k, "top_p": top_p, "compile": compile}
+        samples = sample(model, encoder, prompts, progress=progress, **own, **shared)
         n_tokens = (samples.length - samples.prompt_length).tolist()
         return Drawn(samples.completions, tuple(n_tokens), tuple(samples.is_finished.tolist()))
     groups = k if decoding == "diverse_beam" else 1

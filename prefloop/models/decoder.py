@@ -14,7 +14,8 @@ the model's own logits before it is used. Everything else is read by the model i
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any, NamedTuple
 
 import torch
@@ -22,9 +23,11 @@ from torch import Tensor, nn
 from torch.nn.functional import embedding, layer_norm, scaled_dot_product_attention
 from transformers.pytorch_utils import Conv1D
 
+from prefloop.errors import ConfigError
 from prefloop.models import compiled
 from prefloop.models.decoder_group import AnswerGroup, Heads
 from prefloop.models.encode import padded
+from prefloop.models.folder import first_line
 from prefloop.models.heads import all_logits, at_rest
 
 LARGEST = 2**31  # bytes; a larger model's weights are not copied, and its steps are long enough for what surrounds them
@@ -63,6 +66,7 @@ class Decoder:
     norm: "RootMeanSquare | Standard"  # without the factors, which are in the weights
     act: Callable[[Tensor], Tensor]
     is_gated: bool
+    is_fused: bool = False  # a step's products and what stands between them by torch.compile
 
     def embed(self, tokens: Tensor, position: Tensor) -> tuple[Tensor, Tensor | None]:
         """Tokens at their positions (N, N), and the turn of every one of them."""
@@ -92,6 +96,16 @@ class Decoder:
         else:
             up = self.act(up)
         add_product(x, up, layer.down)
+
+    def in_place(self, layer: Layer, x: Tensor, seen: Tensor) -> Tensor:
+        self.rest(layer, x, seen)
+        return x
+
+    def behind(self, layer: Layer, x: Tensor, seen: Tensor) -> Tensor:
+        """The same, and x as it was: a graph of a GPU's work must not write to what it was given."""
+        x = x.clone()
+        self.rest(layer, x, seen)
+        return x
 
     def logits(self, x: Tensor) -> Tensor:
         return product(self.norm(x), self.head).contiguous()
@@ -134,7 +148,7 @@ class Decoder:
         """One more token of every row of the groups, in their order; the logits after it: R V."""
         for group in groups:
             group.make_room()
-        functions = compiled.compiled_for(self.embedding, self.heads.size)
+        functions = None if self.is_fused else compiled.compiled_for(self.embedding, self.heads.size)
         if functions is None:
             logits = self.read_in_torch(groups, tokens, position)
         else:
@@ -148,11 +162,22 @@ class Decoder:
         x, turn = self.embed(torch.constant_pad_nd(tokens, (0, n_more)), torch.constant_pad_nd(position, (0, n_more)))
         parts = torch.tensor([0, *(group.n_rows for group in groups)]).cumsum(0).tolist()
         filler = [x.new_zeros(n_more, self.heads.n_query * self.heads.size)] * (n_more > 0)
+        behind, logits = fused(x.device.type) if self.is_fused else (Decoder.in_place, Decoder.logits)
         for place, layer in enumerate(self.layers):
             mixed = self.mix(layer, x, turn)
             seen = [group.attend(place, mixed[a:b]) for group, a, b in zip(groups, parts, parts[1:], strict=False)]
-            self.rest(layer, x, seen[0] if len(seen) + len(filler) == 1 else torch.cat(seen + filler))
-        return self.logits(x)[:n_rows]
+            x = behind(self, layer, x, seen[0] if len(seen) + len(filler) == 1 else torch.cat(seen + filler))
+        return logits(self, x)[:n_rows]
+
+
+@cache
+def fused(kind: str) -> tuple[Callable[..., Tensor], Callable[..., Tensor]]:
+    """``Decoder.behind`` and ``Decoder.logits`` compiled for any number of rows; replayed as CUDA graphs on a GPU."""
+    mode = "reduce-overhead" if kind == "cuda" else None
+    behind, logits = (torch.compile(part, dynamic=True, mode=mode) for part in (Decoder.behind, Decoder.logits))
+    if mode is None:
+        return behind, logits
+    return lambda *given: behind(*given).clone(), lambda *given: logits(*given).clone()  # a graph writes over what it gave
 
 
 def padding(n: int) -> int:
@@ -183,6 +208,13 @@ def decoder_of(model: Any, n_positions: int) -> Decoder | None:
 
     Made anew for every use: the weights are copies, and an adapter may have come or gone.
     """
+    with at_rest(model):
+        decoder = written_down(model, n_positions)
+        return decoder if decoder is not None and says_the_same(decoder, model) else None
+
+
+def written_down(model: Any, n_positions: int) -> Decoder | None:
+    """What ``decoder_of`` gives, not yet compared with the model."""
     make = FAMILIES.get(model.config.model_type)
     kinds = {(parameter.dtype, parameter.device) for parameter in model.parameters()}
     size = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
@@ -191,9 +223,28 @@ def decoder_of(model: Any, n_positions: int) -> Decoder | None:
         return None
     if model.dtype not in EXACT or model.device.type not in DEVICES:
         return None
+    return make(model, n_positions)
+
+
+def fused_decoder_of(model: Any, n_positions: int) -> Decoder:
+    """The same with its step compiled by torch.compile; ConfigError where that cannot be."""
     with at_rest(model):
-        decoder = make(model, n_positions)
-        return decoder if decoder is not None and says_the_same(decoder, model) else None
+        plain = written_down(model, n_positions)
+        if plain is None:
+            raise ConfigError(
+                f"compile=true compiles the step that is written for {', '.join(FAMILIES)} in float32 up to {LARGEST // 2**30} GiB; "
+                f"this model ({model.config.model_type}, {str(model.dtype).removeprefix('torch.')}) is read by itself\n  leave compile out"
+            )
+        decoder = replace(plain, is_fused=True)
+        try:
+            is_same = says_the_same(decoder, model)
+        except RuntimeError as error:  # of torch.compile, which needs a C++ compiler, or Triton
+            raise ConfigError(
+                f"compile=true: torch.compile does not work here\n  {first_line(error)}\n  leave compile out"
+            ) from None
+    if not is_same:
+        raise ConfigError("compile=true: the compiled step says something else than the model\n  leave compile out")
+    return decoder
 
 
 def says_the_same(decoder: Decoder, model: Any) -> bool:

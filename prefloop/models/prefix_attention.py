@@ -173,25 +173,38 @@ AttentionInterface.register(NAME, attend)
 
 def attends_in_parts(model: Any) -> bool:
     """Whether this way is open: on the processor, without dropout, and not where layers are called again later."""
-    config = model.config
-    dropout = getattr(config, "attention_dropout", 0.0) or getattr(config, "attn_pdrop", 0.0)
     return (
-        config.model_type in FAMILIES
+        model.config.model_type in FAMILIES
         and model.device.type == "cpu"
         and model.dtype in (torch.float32, torch.float64)
         and not is_called_again(model)
-        and not (dropout and model.training)
+        and not has_dropout(model)
     )
+
+
+def has_dropout(model: Any) -> bool:
+    """Whether attention drops something now."""
+    config = model.config
+    return model.training and bool(getattr(config, "attention_dropout", 0.0) or getattr(config, "attn_pdrop", 0.0))
 
 
 @contextmanager
 def attending_in_parts(model: Any, layout: Layout) -> Iterator[None]:
     """Inside, the model's layers attend by ``attend``, to rows of this layout."""
-    before = model.config._attn_implementation
     _layout.append(layout)
-    model.config._attn_implementation = NAME
+    try:
+        with attending_by(model, NAME):
+            yield
+    finally:
+        _layout.pop()
+
+
+@contextmanager
+def attending_by(model: Any, name: str) -> Iterator[None]:
+    """Inside, the model's layers attend by what is registered under this name."""
+    before = model.config._attn_implementation
+    model.config._attn_implementation = name
     try:
         yield
     finally:
         model.config._attn_implementation = before
-        _layout.pop()

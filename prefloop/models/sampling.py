@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from prefloop.errors import ConfigError, DataError
 from prefloop.models.batch import Samples
 from prefloop.models.cache import new_cache
-from prefloop.models.decoder import Decoder, decoder_of
+from prefloop.models.decoder import Decoder, decoder_of, fused_decoder_of
 from prefloop.models.decoder_group import AnswerGroup
 from prefloop.models.encode import Encoder, padded
 from prefloop.models.heads import at_rest, unwrapped
@@ -89,6 +89,7 @@ def sample(
     source: str = "",
     progress: Callable[[list[Sequence[int]]], Iterable[Sequence[int]]] | None = None,
     length_limits: Sequence[int] | None = None,
+    compile: bool = False,
 ) -> Samples:
     """K answers to every prompt; rows of one prompt are adjacent, row p * k + j is the j-th answer to prompt p.
 
@@ -97,7 +98,8 @@ def sample(
     ``batch_rows`` is how many rows are in work at a time. ``first_prompt`` is the number of the first prompt where
     processes share a list between them. ``progress`` wraps the list of batches, as a progress bar does; a batch counts as
     done when the next is begun. ``length_limits`` gives every row a length at which EOS is put instead of drawn (at
-    log-probability 0, for it was no choice).
+    log-probability 0, for it was no choice). ``compile`` has the step compiled by torch.compile instead of in C (``step.c``),
+    which on a processor takes longer to begin and longer to run; on a GPU it is replayed as CUDA graphs.
     """
     choice = Choice(temperature, top_k, top_p, greedy)
     refuse_choice(choice, k, max_new_tokens)
@@ -109,7 +111,8 @@ def sample(
     refuse_limits(length_limits, len(rows), max_new_tokens)
 
     with at_rest(model):
-        decoder = decoder_of(inner, max(map(len, prompt_ids), default=0) + max_new_tokens)
+        n_positions = max(map(len, prompt_ids), default=0) + max_new_tokens
+        decoder = fused_decoder_of(inner, n_positions) if compile else decoder_of(inner, n_positions)
         at_once = batch_rows if decoder is None or len(rows) <= batch_rows else max(min(k, batch_rows), batch_rows // 2)
         batches = batches_of(prompt_ids, k, at_once)
         answers = draw(

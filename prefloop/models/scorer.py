@@ -20,6 +20,7 @@ from torch import nn
 from prefloop.data.reward_spec import terms_of
 from prefloop.data.rules import RULES_FILE, chance, penalty, read_rules, under
 from prefloop.errors import ConfigError, DataError, PrefloopError, RunError
+from prefloop.models.batch import TOKENS_AT_ONCE, sizes
 from prefloop.models.encode import Encoder, Template
 from prefloop.models.evaluation import by_prompts
 from prefloop.models.heads import at_rest, sequence_rewards, unwrapped
@@ -204,16 +205,14 @@ def rewards(model: nn.Module, encoder: Encoder, rows: Sequence[Sequence[int]], b
     """The shifted scores of token rows, in their order, dropout off."""
     device = next(model.parameters()).device
     shift = float(getattr(unwrapped(model).config, "prefloop_reward_shift", 0.0))
-    result = [0.0] * len(rows)
-    order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
+    result = torch.zeros(len(rows), dtype=torch.double)
+    lengths = torch.tensor([len(row) for row in rows], dtype=torch.long)
+    order = lengths.argsort(stable=True)
     with at_rest(model):
-        for first in range(0, len(order), batch_rows):
-            part = order[first : first + batch_rows]
-            tokens, length = encoder.text_batch([rows[i] for i in part])
-            score = sequence_rewards(model, tokens.to(device), length.to(device)).double() - shift
-            for i, value in zip(part, score.tolist(), strict=True):
-                result[i] = value
-    return result
+        for part in order.split(sizes(lengths[order], batch_rows, TOKENS_AT_ONCE)):
+            tokens, length = encoder.text_batch([rows[i] for i in part.tolist()])
+            result[part] = sequence_rewards(model, tokens.to(device), length.to(device)).cpu().double() - shift
+    return result.tolist()
 
 
 def mean_of(scorers: Sequence[Scorer]) -> Scorer:

@@ -2,7 +2,8 @@
 
 Numbers are counted on modules without storage (torch's meta device). What a forward pass keeps for its backward pass is
 reckoned from the widths: in a layer about 12 times the hidden size and 4 times the inner size for every token, fitted to
-what autograd keeps of a Llama and a GPT-2 (docs/performance.md).
+what autograd keeps of a Llama and a GPT-2 (docs/performance.md). What it makes besides and lets go of again (rotations, sums,
+an adapter's products) is counted from what the allocator was asked for.
 """
 
 from functools import cache
@@ -19,6 +20,8 @@ from prefloop.models.folder import UNREADABLE, first_line, kind_of, quiet
 
 FLOAT = 4  # bytes
 OF_HIDDEN, OF_INNER = 12, 4  # what a layer keeps of a token, in hidden and inner sizes
+PASSING = (13, 0)  # what it makes of a token and lets go of again
+PASSING_ADAPTED = (30, 6)  # the same with an adapter on every linear layer
 
 
 class Shape(NamedTuple):
@@ -34,6 +37,11 @@ class Shape(NamedTuple):
     def kept_of_a_token(self) -> int:
         """Bytes that a forward pass keeps of every token for its backward pass."""
         return FLOAT * self.layers * (OF_HIDDEN * self.width + OF_INNER * self.inner)
+
+    def passing_of_a_token(self, has_adapter: bool) -> int:
+        """Bytes that come and go in a forward pass with every token."""
+        of_hidden, of_inner = PASSING_ADAPTED if has_adapter else PASSING
+        return FLOAT * self.layers * (of_hidden * self.width + of_inner * self.inner)
 
     def adapter(self, rank: int) -> int:
         """Numbers of an adapter on every linear layer."""

@@ -9,20 +9,24 @@ Where sharing would be more work (short prompts, long completions), or the archi
 """
 
 import inspect
+import warnings
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
-from prefloop.models.batch import RankedBatch, flat_rows, take, trim
+from prefloop.models.batch import TOKENS_AT_ONCE, RankedBatch, flat_rows, row_tokens, sizes, take, trim
+from prefloop.models.block_mask import attending_in_blocks, why_not_in_blocks
 from prefloop.models.heads import at_rest, head_is_plain, output_head, policy_logprobs, sequence_rewards, unwrapped
 from prefloop.models.last_layer import reading_only
 from prefloop.models.prefix_attention import Layout, attending_in_parts, attends_in_parts, layout_of
 from prefloop.ops.logprobs import logprobs_from_hidden, span_mask
+
+Way = Literal["mask", "parts", "blocks"]  # how a packed row attends: all pairs, or those that are seen, on a processor or a GPU
 
 NO_MASK = torch.ones(1, 1, 1, 1, dtype=torch.bool)  # a mask of four dimensions is passed on as it is; nobody reads this one
 MOVING = 1.15  # what a packed row costs beside its work; at less than 1.15 times the work a row for each is as fast (measured)
@@ -51,8 +55,7 @@ def completion_logprobs(
 def flat_scores(model: nn.Module, ranked: RankedBatch, *, max_rows: int) -> Tensor:
     """Each completion in a row of its own, behind its prompt: P K."""
     rows = flat_rows(ranked)
-    order = rows.length.argsort(stable=True)
-    parts = order.split(max_rows)
+    order, parts = parts_of(rows.length, max_rows)
     reward = torch.cat(
         [sequence_rewards(model, rows.tokens[part, : int(rows.length[part].max())], rows.length[part]) for part in parts]
     )
@@ -62,9 +65,9 @@ def flat_scores(model: nn.Module, ranked: RankedBatch, *, max_rows: int) -> Tens
 def flat_logprobs(model: nn.Module, ranked: RankedBatch, *, temperature: float, max_rows: int) -> Tensor:
     """The same for log-probabilities: P K T."""
     rows = flat_rows(ranked)
-    parts = rows.length.argsort(stable=True).split(max_rows)
+    order, parts = parts_of(rows.length, max_rows)
     found = [flat_part(model, rows.tokens[part], rows.start[part], rows.length[part], temperature) for part in parts]
-    order, column = torch.cat(parts), torch.cat([where for where, _ in found])
+    column = torch.cat([where for where, _ in found])
     counts = (rows.length - rows.start)[order]
     row = torch.arange(len(order), device=order.device).repeat_interleave(counts)
     place = (rows.place[0][order][row], rows.place[1][order][row], column)
@@ -122,10 +125,19 @@ def packed_logprobs(model: nn.Module, ranked: RankedBatch, *, temperature: float
 
 def in_parts(compute: Callable[[nn.Module, RankedBatch], Tensor], model: nn.Module, ranked: RankedBatch, max_rows: int) -> Tensor:
     """``compute`` on prompts of like length, a few at a time, the results in the order of the batch: P ... ."""
-    order = (ranked.prompt_length + ranked.completion_length.sum(1)).argsort(stable=True)
-    parts = order.split(max(1, max_rows // ranked.tier.shape[1]))
+    order, parts = parts_of(row_tokens(ranked), max(1, max_rows // ranked.tier.shape[1]))
     values = torch.cat([compute(model, trim(take(ranked, part))) for part in parts])
     return torch.zeros_like(values).index_put((order,), values)
+
+
+def parts_of(cost: Tensor, max_rows: int) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """Rows of like length together, shortest first: N -> all in order, and cut into parts.
+
+    Tokens are limited where no gradient is wanted. Where one is, nothing is let go of between parts, and the learner has
+    limited the batch.
+    """
+    order = cost.argsort(stable=True)
+    return order, order.split(sizes(cost[order], max_rows, 0 if torch.is_grad_enabled() else TOKENS_AT_ONCE))
 
 
 @dataclass(frozen=True)
@@ -183,19 +195,31 @@ def packed_rows(batch: RankedBatch) -> PackedRows:
     )
 
 
-def packed_hidden_states(
-    model: nn.Module, rows: PackedRows, read: Tensor | None = None, *, in_parts: bool | None = None
-) -> Tensor:
+def packed_hidden_states(model: nn.Module, rows: PackedRows, read: Tensor | None = None, *, way: Way | None = None) -> Tensor:
     """P L D, on every real token, or on those of ``read`` (P L) alone, what a row of its own would give.
 
-    Attention is under a mask, or without the pairs that do not see each other (``in_parts``; None where that is possible).
+    Attention is under a mask of all pairs, or without pairs that do not see each other; None takes what is open to the model.
     """
     base = unwrapped(model).base_model
-    in_parts = attends_in_parts(base) if in_parts is None else in_parts
-    mask = NO_MASK.to(rows.tokens.device) if in_parts else rows.sees
-    with reading_only(base, read), attending_in_parts(base, rows.layout) if in_parts else nullcontext():
+    way = way or way_of(base)
+    mask = rows.sees if way == "mask" else NO_MASK.to(rows.tokens.device)
+    with reading_only(base, read), attending(base, rows, way):
         out = base(input_ids=rows.tokens, position_ids=rows.position, attention_mask=mask, use_cache=False)
     return out.last_hidden_state
+
+
+def attending(base: Any, rows: PackedRows, way: Way) -> AbstractContextManager[None]:
+    """Inside, layers attend this way."""
+    if way == "mask":
+        return nullcontext()
+    return attending_in_parts(base, rows.layout) if way == "parts" else attending_in_blocks(base, rows.part)
+
+
+def way_of(base: Any) -> Way:
+    """The way without unseen pairs that is open to a model, else all pairs under a mask."""
+    if attends_in_parts(base):
+        return "parts"
+    return "mask" if why_not_in_blocks(base) else "blocks"
 
 
 # ------------------------------------------------------------------------------------------------ which of the two
@@ -205,23 +229,24 @@ def shares_prompts(model: nn.Module, ranked: RankedBatch) -> bool:
     """Whether one row per prompt is less work, and read exactly."""
     inner = unwrapped(model)
     width = inner.config.get_text_config().hidden_size
-    return packing_pays(ranked, width, in_parts=attends_in_parts(inner.base_model)) and reads_packed_rows(model)
+    return packing_pays(ranked, width, way=way_of(inner.base_model)) and reads_packed_rows(model)
 
 
-def packing_pays(batch: RankedBatch, width: int, *, in_parts: bool) -> bool:
+def packing_pays(batch: RankedBatch, width: int, *, way: Way) -> bool:
     """Whether one row per prompt is less work than one per completion, for a model of hidden size ``width``.
 
     The work is counted in tokens. A pair of tokens in attention is worth about 1 / (8 width) of one (fitted to timings).
     Under a mask a packed row pays for all its pairs, seen or not; in parts for those that are seen, and for moving its tokens
-    about, which the saving has to outweigh.
+    about, which the saving has to outweigh. In blocks the edges take the place of moving: for want of timings as much.
     """
+    is_masked = way == "mask"
     there = batch.completion_length > 0
     own = ((batch.prompt_length[:, None] + batch.completion_length) * there).double()  # P K
     before, said = batch.prompt_length.double(), batch.completion_length.double()  # P, P K
     together = before + said.sum(1)
-    pairs = before**2 + (said * (2 * before[:, None] + said)).sum(1) if in_parts else together**2
+    pairs = together**2 if is_masked else before**2 + (said * (2 * before[:, None] + said)).sum(1)
     packed, flat = together.sum() + pairs.sum() / (8 * width), own.sum() + (own**2).sum() / (8 * width)
-    return bool(packed * (MOVING if in_parts else 1.0) < flat)
+    return bool(packed * (1.0 if is_masked else MOVING) < flat)
 
 
 _reading: "WeakKeyDictionary[nn.Module, bool]" = WeakKeyDictionary()
@@ -254,9 +279,11 @@ def probe(model: Any) -> bool:
         weight=torch.ones(2, device=device),
     )
     rows, alone = packed_rows(example), flat_rows(example)
-    ways = {False, attends_in_parts(model.base_model)}
+    if model.device.type == "cuda" and (reason := why_not_in_blocks(model.base_model)):
+        warnings.warn(f"prompts are shared under a mask of all pairs, which is slower than in blocks: {reason}", stacklevel=2)
+    ways: set[Way] = {"mask", way_of(model.base_model)}
     with at_rest(model):
-        found = [packed_hidden_states(model, rows, in_parts=way)[rows.is_completion] for way in ways]  # N D, in their order
+        found = [packed_hidden_states(model, rows, way=way)[rows.is_completion] for way in ways]  # N D, in their order
         apart = model.base_model(input_ids=alone.tokens, use_cache=False).last_hidden_state
         apart = apart[span_mask(alone.start, alone.length, alone.tokens.shape[1])]
     allowed = 32 * torch.finfo(apart.dtype).eps * float(1 + apart.abs().max())

@@ -140,6 +140,32 @@ def test_only_what_is_computed_at_once_needs_activations(folders):
     assert few < all_rows
 
 
+def test_an_update_in_parts_needs_room_for_what_comes_and_goes_beside_what_is_kept(folders):
+    """On a processor: 13 hidden sizes of each token and layer, with adapters 30 and 6 inner ones. The model has 2 layers of 32 and 48."""
+    work, shape = Work(longest=40, rows=64), shape_of(folders["llama"])
+
+    def activations(device: str = "cpu", **own) -> int:
+        return needs_of(DPOConfig.of(model=folders["llama"], data="d", **own), work, device=device).learning["activations"]
+
+    for tokens in (2048, 400):
+        cut = {"optim": {"micro_tokens": tokens}}
+        kept = shape.kept_of_a_token * tokens * 3 // 2
+        assert (activations("cuda", **cut), activations(**cut)) == (kept, kept + 4 * 2 * 13 * 32 * tokens)
+        assert activations(adapter={"rank": 2}, **cut) == kept + 4 * 2 * (30 * 32 + 6 * 48) * tokens
+    whole = {"optim": {"micro_tokens": 0}}
+    assert activations(**whole) == activations("cuda", **whole) == shape.kept_of_a_token * 40 * 64 * 3 // 2
+
+
+def test_only_what_says_words_needs_distributions_over_them(folders):
+    """A chunk of 2,048 tokens waits for the backward pass, and two more are being computed."""
+    work, shape = Work(longest=64, rows=32), shape_of(folders["llama"])
+    assert (
+        needs_of(DPOConfig.of(model=folders["llama"], data="d"), work).learning["distributions"]
+        == 4 * 3 * 2048 * shape.vocabulary
+    )
+    assert needs_of(RewardConfig.of(model=folders["llama"], data="d"), work).learning["distributions"] == 0
+
+
 # ------------------------------------------------------------------------------------------------ the decision
 
 

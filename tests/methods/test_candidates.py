@@ -15,7 +15,7 @@ from prefloop.methods.rrhf import RRHFConfig
 from prefloop.methods.sample import SampleConfig
 from prefloop.methods.sample import main as run_sample
 from prefloop.models.beam import beam_search
-from prefloop.models.candidates import ordered, sampling_policy, side_by_side
+from prefloop.models.candidates import draw_candidates, ordered, sampling_policy, side_by_side
 from prefloop.models.load import load_policy
 from prefloop.records import Completion, Group, Prompt
 from tests.helpers import assert_close
@@ -131,12 +131,30 @@ def test_equal_scores_share_a_place_and_one_answer_alone_orders_nothing():
         ({"decoding": "beam", "top_k": 3}, "would ignore them"),
         ({"decoding": "beam", "repeats": True}, "finds each once"),
         ({"model": "server:x.yaml", "decoding": "beam"}, "a server draws"),
+        ({"model": "server:x.yaml", "dtype": "bfloat16"}, "a server computes as it does"),
+        ({"model": "server:x.yaml", "compile": True}, "a server computes as it does"),
+        ({"decoding": "beam", "compile": True}, "compile is for drawing in float32"),
+        ({"dtype": "bfloat16", "compile": True}, "compile is for drawing in float32"),
         ({"recipe": "SP"}, "recipe"),
     ],
 )
 def test_sources_that_do_not_go_together_are_refused(own, told):
     with pytest.raises(ConfigError, match=told):
         SampleConfig.of(**{"model": "m", "prompts": "p", **own})
+
+
+@pytest.mark.parametrize("own", [{"dtype": "bfloat16"}, {"compile": True}])
+def test_precision_and_compiler_reach_the_model_that_draws(tmp_path, monkeypatch, own):
+    seen = []
+
+    def noting(model, *given, compile, **rest):
+        seen.append((str(model.dtype), compile))
+        return draw_candidates(model, *given, **rest)
+
+    monkeypatch.setattr("prefloop.methods.sample.draw_candidates", noting)
+    _, groups = drawn(tmp_path / "run", k=2, repeats=True, **own)
+    assert seen == [(f"torch.{own.get('dtype', 'float32')}", "compile" in own)]
+    assert [len(group.completions) for group in groups] == [2] * len(WORLD.prompts)
 
 
 def test_answers_to_other_prompts_are_refused(tmp_path):

@@ -40,8 +40,9 @@ def one_at_a_time(seed: int, folder: Path) -> list[float]:
     return [float(sequence_rewards(model, row, torch.tensor([row.shape[1]]))) for row in rows]
 
 
-@pytest.mark.parametrize("batch_rows", [1, 4, 64])
-def test_a_score_is_that_of_the_text_alone_whatever_stands_beside_it(folders, batch_rows):
+@pytest.mark.parametrize(("batch_rows", "tokens"), [(1, 2048), (4, 2048), (64, 2048), (64, 40), (64, 1)])
+def test_a_score_is_that_of_the_text_alone_whatever_stands_beside_it(folders, batch_rows, tokens, monkeypatch):
+    monkeypatch.setattr("prefloop.models.scorer.TOKENS_AT_ONCE", tokens)
     scores = load_scorer(str(folders[0]), batch_rows=batch_rows)(PROMPTS, COMPLETIONS)
     assert_close(scores, one_at_a_time(1, folders[0]))
     backwards = load_scorer(str(folders[0]), batch_rows=batch_rows)(PROMPTS[::-1], COMPLETIONS[::-1])

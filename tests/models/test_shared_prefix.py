@@ -1,6 +1,8 @@
 """K completions of a prompt give the same scores, log-probabilities and gradients whether the prompt is computed once or K times."""
 
+from functools import partial
 from itertools import product
+from typing import get_args
 
 import pytest
 import torch
@@ -11,6 +13,7 @@ from prefloop.models.adapters import with_adapter
 from prefloop.models.batch import RankedBatch
 from prefloop.models.heads import policy_logprobs, sequence_rewards
 from prefloop.models.shared_prefix import (
+    Way,
     completion_logprobs,
     flat_logprobs,
     flat_scores,
@@ -64,13 +67,13 @@ def batch_of(prompt: int, answer: int, k: int) -> RankedBatch:
 
 
 def test_it_pays_for_long_prompts_and_many_short_answers_and_not_the_other_way_round():
-    for in_parts in (False, True):
-        assert packing_pays(batch_of(256, 64, 9), 128, in_parts=in_parts)
-        assert packing_pays(batch_of(15, 20, 4), 128, in_parts=in_parts)
-        assert not packing_pays(batch_of(10, 10, 1), 128, in_parts=in_parts), "with one answer there is nothing to share"
-    assert not packing_pays(batch_of(40, 120, 8), 128, in_parts=False), "most pairs do not see each other"
-    assert packing_pays(batch_of(40, 120, 8), 128, in_parts=True)
-    assert not packing_pays(batch_of(8, 64, 2), 128, in_parts=True), "moving tokens about costs more than is saved"
+    for way in get_args(Way):
+        assert packing_pays(batch_of(256, 64, 9), 128, way=way)
+        assert packing_pays(batch_of(15, 20, 4), 128, way=way)
+        assert not packing_pays(batch_of(10, 10, 1), 128, way=way), "with one answer there is nothing to share"
+    assert not packing_pays(batch_of(40, 120, 8), 128, way="mask"), "most pairs do not see each other"
+    assert packing_pays(batch_of(40, 120, 8), 128, way="parts")
+    assert not packing_pays(batch_of(8, 64, 2), 128, way="parts"), "moving tokens about costs more than is saved"
 
 
 def test_missing_completions_take_no_columns():
@@ -149,6 +152,30 @@ def test_every_token_of_a_completion_has_the_logprob_it_has_after_its_own_prompt
         wanted = torch.arange(text.shape[1])[None] >= start
         expected[p, k, : text.shape[1] - start] = policy_logprobs(model, text, wanted, temperature=0.7)[0, start:]
     assert_close(table, expected)
+
+
+@pytest.mark.parametrize("limit", [1, 7, 16])
+def test_without_a_gradient_no_more_tokens_than_a_limit_are_read_at_once_and_nothing_changes(limit, monkeypatch):
+    batch, model, speaker = ranked(), reward_model("llama"), policy("llama")
+    ways = {
+        **{way: (model, partial(way, max_rows=32)) for way in (flat_scores, packed_scores)},
+        **{way: (speaker, partial(way, max_rows=32, temperature=0.7)) for way in (flat_logprobs, packed_logprobs)},
+    }
+    with torch.no_grad():
+        expected = {way: compute(read, batch) for way, (read, compute) in ways.items()}
+    read: list[torch.Size] = []
+    for reader in (model, speaker):
+        reader.base_model.register_forward_pre_hook(
+            lambda module, given, named: read.append(named["input_ids"].shape), with_kwargs=True
+        )
+    monkeypatch.setattr("prefloop.models.shared_prefix.TOKENS_AT_ONCE", limit)
+    with torch.no_grad():
+        for way, (reader, compute) in ways.items():
+            assert_close(compute(reader, batch), expected[way])
+    assert read and all(rows == 1 or rows * width <= limit for rows, width in read)
+    n_limited = len(read)
+    packed_scores(model, batch, max_rows=32)
+    assert read[n_limited:] == [(2, 13)], "with one, all that the learner gave"
 
 
 def in_doubles(model: torch.nn.Module) -> torch.nn.Module:
@@ -242,7 +269,7 @@ def test_an_architecture_that_reads_masks_or_positions_its_own_way_is_noticed(mo
 @torch.no_grad()
 def test_the_cheaper_way_is_taken_and_says_the_same():
     batch, model, speaker = ranked(), reward_model("llama"), policy("llama")
-    assert packing_pays(batch, 32, in_parts=True) and shares_prompts(model, batch) and shares_prompts(speaker, batch)
+    assert packing_pays(batch, 32, way="parts") and shares_prompts(model, batch) and shares_prompts(speaker, batch)
     assert_close(scores(model, batch), flat_scores(model, batch, max_rows=32))
     assert_close(completion_logprobs(speaker, batch), flat_logprobs(speaker, batch, temperature=1.0, max_rows=32))
 
