@@ -48,6 +48,35 @@ def collect_app(explained: Explained) -> typer.Typer:
 
             run(data, url=database, host=host, port=port, proxy=proxy, say=typer.echo)
 
+    @app.command("init")
+    def init(
+        address: Annotated[str, typer.Option("--address", help="where people will reach the service")] = "http://127.0.0.1:8090",
+        data: Data = FOLDER,
+        database: DatabaseUrl = "",
+        debug: Debug = False,
+    ) -> None:
+        """Make the folder and the database, and print the link that makes the owner; serve does it too, when it first starts."""
+        with explained(debug):
+            from prefloop.collect.desk import begin
+
+            typer.echo(begin(data, database, address))
+
+    @app.command("demo")
+    def demo(
+        port: Annotated[int, typer.Option("--port", help="port to listen on")] = 8090,
+        data: Data = Path("collect-demo"),
+        debug: Debug = False,
+    ) -> None:
+        """A service with two small projects to try everything on, in a folder of its own."""
+        with explained(debug):
+            from prefloop.collect.demo import links
+            from prefloop.collect.serve import serve as run
+
+            with opened(data, "", may_be_new=True) as found:
+                for line in links(found, f"http://127.0.0.1:{port}"):
+                    typer.echo(line)
+            run(data, port=port, say=typer.echo)
+
     @app.command("import")
     def import_(
         project: Annotated[str, typer.Argument(help="name of the project; made if it is not there and --template is given")],
@@ -85,7 +114,11 @@ def collect_app(explained: Explained) -> typer.Typer:
         out: Annotated[Path, typer.Option("--out", help="a new folder")],
         settings: Annotated[list[str] | None, typer.Argument(help="a YAML file and key=value items", show_default=False)] = None,
         format: Annotated[
-            str, typer.Option("--format", help="kway, trl_preference, kto, sft, openrlhf, argilla, labelstudio, answers or csv")
+            str,
+            typer.Option(
+                "--format",
+                help="kway, trl_preference, rm_group, kto, sft, openrlhf, stepwise, argilla, labelstudio, answers, csv, parquet or audit",
+            ),
         ] = "kway",
         data: Data = FOLDER,
         database: DatabaseUrl = "",
@@ -179,6 +212,14 @@ def collect_app(explained: Explained) -> typer.Typer:
             with opened(data, database) as found:
                 for line in accounts_listed(found):
                     typer.echo(line)
+
+    @app.command("doctor")
+    def doctor(data: Data = FOLDER, database: DatabaseUrl = "", debug: Debug = False) -> None:
+        """Whether a service can run in a folder: the database, room, fsync, the clock; what would not work and what mends it."""
+        with explained(debug):
+            from prefloop.collect.doctor import main
+
+            raise typer.Exit(main(data, database, typer.echo))
 
     @app.command("backup")
     def backup(

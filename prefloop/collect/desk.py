@@ -10,7 +10,7 @@ from prefloop.collect import accounts, backup, folders, imports, projects
 from prefloop.collect.access import ROLES
 from prefloop.collect.database import Database
 from prefloop.collect.schema import TaskSchema, read_schema, template
-from prefloop.collect.serve import SQLITE_NAME, locked_file, open_database
+from prefloop.collect.serve import SQLITE_NAME, first_owner, locked_file, open_database
 from prefloop.collect.tables import app_user, member, project
 from prefloop.errors import ConfigError, DataError, RunError
 
@@ -29,6 +29,20 @@ def existing(folder: Path, url: str, *, may_be_new: bool = False) -> Iterator[Da
         yield database
     finally:
         database.close()
+
+
+def begin(folder: Path, url: str, address: str) -> str:
+    """A service that is ready to be started; the line to print, with the link that makes its owner where there is none."""
+    database = open_database(folder, url)
+    try:
+        link = first_owner(database, address.rstrip("/"))
+    finally:
+        database.close()
+    return (
+        f"{folder} is ready; this link makes its owner, once, within 7 days:\n  {link}"
+        if link
+        else f"{folder} is ready, and has an owner"
+    )
 
 
 def import_file(
@@ -80,12 +94,12 @@ def project_named(database: Database, name: str, *, template_name: str, schema: 
     return found
 
 
-def new_project(database: Database, name: str, asked: TaskSchema, overlap: int) -> str:
+def new_project(database: Database, name: str, asked: TaskSchema, overlap: int, *, title: str = "") -> str:
     """A project that hands out work at once."""
     now = database.clock()
 
     def make(connection: Connection) -> str:
-        identity = projects.create(connection, slug=name, title="", schema=asked, overlap=overlap, user_id=None, now=now)
+        identity = projects.create(connection, slug=name, title=title, schema=asked, overlap=overlap, user_id=None, now=now)
         projects.set_state(connection, identity, "active", user_id=None, now=now)
         return identity
 

@@ -4,32 +4,33 @@
 programs. A split keeps a prompt, and everything that begins with the same first turn, on one side.
 """
 
-import csv
-import hashlib
-import io
 import json
 import os
+import re
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import Any, Literal
 
 from pydantic import Field
 from sqlalchemy import Connection
 
 from prefloop import __version__
-from prefloop.collect import projects
+from prefloop.collect import audit, projects
 from prefloop.collect.database import Database
 from prefloop.collect.datasheet import Summary
-from prefloop.collect.judged import Json, Judged, Judgment, Wanted, group_of, judged_items, order_in
+from prefloop.collect.files import Columns, Lines, described
+from prefloop.collect.judged import Json, Judged, Judgment, Wanted, group_of, judged_items, order_in, ranking_of
+from prefloop.collect.room import NO_ROOM, is_full
 from prefloop.config import Config
 from prefloop.data.turns import split_key
 from prefloop.data.write import place_of
-from prefloop.errors import ConfigError, DataError
-from prefloop.records import Prompt
+from prefloop.errors import ConfigError, DataError, RunError
+from prefloop.records import Prompt, Ranking
+from prefloop.stats.agreement import between_annotators, ranking_agreement, total
 
 
 class ExportConfig(Config):
@@ -41,10 +42,20 @@ class ExportConfig(Config):
     versions: list[int] = Field([], description="only answers to these versions of the questions; empty = all")
     surplus: bool = Field(True, description="judgments beyond the number that was wanted, too")
     least: int = Field(1, ge=1, description="judgments an item must have")
+    least_agreement: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="only items on which people agree about this share of the pairs that two of them ordered; 0 = all",
+    )
     final: bool = Field(False, description="where a reviewer decided on an item, the decision in place of its judgments")
     held_out: float = Field(0.0, ge=0, lt=1, description="share of prompts in test.jsonl; 0 = everything in one file")
     seed: int = Field(0, description="of the split")
     threshold: int = Field(0, description="kto: an answer is good from this point of the first scale on; 0 = its middle")
+    implicit: bool = Field(
+        False,
+        description="trl_preference: the prompt as the beginning of chosen and rejected, as TRL's reward trainer prefers it",
+    )
     sft_from: Literal["edits", "best"] = Field("edits", description="sft: what people wrote, or the answers they put first")
 
 
@@ -88,10 +99,12 @@ def trl_preference(judged: Judged, config: ExportConfig) -> Iterator[Json]:
     for one in judged.judgments:
         pairs = ordered_pairs(one)
         for better, worse, margin in pairs:
+            asked = turns_of(judged)
+            before, prompt = (asked, {}) if config.implicit else ([], {"prompt": asked})
             yield {
-                "prompt": turns_of(judged),
-                "chosen": spoken(judged.text(better)),
-                "rejected": spoken(judged.text(worse)),
+                **prompt,
+                "chosen": before + spoken(judged.text(better)),
+                "rejected": before + spoken(judged.text(worse)),
                 "margin": margin,
                 "group_id": judged.group_id,
                 "annotator": one.annotator,
@@ -101,8 +114,24 @@ def trl_preference(judged: Judged, config: ExportConfig) -> Iterator[Json]:
 
 def openrlhf(judged: Judged, config: ExportConfig) -> Iterator[Json]:
     """For its reward and DPO trainers with --apply_chat_template and the keys prompt, chosen, rejected."""
-    for line in trl_preference(judged, config):
+    for line in trl_preference(judged, config.model_copy(update={"implicit": False})):
         yield {name: line[name] for name in ("prompt", "chosen", "rejected", "margin")}
+
+
+def rm_group(judged: Judged, config: ExportConfig) -> Iterator[Json]:
+    """All pairs of a prompt on one line, so that they stay in one batch (InstructGPT, section 3.5): places among its answers."""
+    place = {one["id"]: number for number, one in enumerate(judged.completions)}
+    pairs = []
+    for one in judged.judgments:
+        ordered = ordered_pairs(one)
+        for better, worse, margin in ordered:
+            pairs.append({
+                "better": place[better], "worse": place[worse], "margin": margin, "weight": 1 / len(ordered),
+                "annotator": one.annotator,
+            })  # fmt: skip
+    if pairs:
+        texts = [content_text(one) for one in judged.completions]
+        yield {"prompt": turns_of(judged), "completions": texts, "pairs": pairs, "group_id": judged.group_id}
 
 
 def kto(judged: Judged, config: ExportConfig) -> Iterator[Json]:
@@ -161,6 +190,39 @@ def best(judged: Judged) -> Iterator[str]:
         yield judged.text(top[0][0])
 
 
+STEPWISE = "first_bad_step"  # the number that says which step of an answer is the first wrong one, from 1; 0 = none is
+
+
+def stepwise(judged: Judged, config: ExportConfig) -> Iterator[Json]:
+    """TRL's stepwise supervision, from a number called ``first_bad_step``. What follows the first wrong step is left out, as
+    nobody judged it (Lightman et al. 2023, arXiv 2305.20050)."""
+    prompt = "\n\n".join(turn["content"] for turn in turns_of(judged))
+    for one in judged.judgments:
+        for completion, first in first_bad_steps(one):
+            steps = steps_of(judged.text(completion))
+            if first <= len(steps):
+                labels = [True] * (first - 1) + [False] if first else [True] * len(steps)
+                yield {
+                    "prompt": prompt, "completions": steps[: len(labels)], "labels": labels, "group_id": judged.group_id,
+                    "annotator": one.annotator,
+                }  # fmt: skip
+
+
+def first_bad_steps(one: Judgment) -> Iterator[tuple[str, int]]:
+    for stage, question in one.schema.of_type("number"):
+        if stage.per == "completion" and question.id == STEPWISE:
+            for completion, said in one.answers.get(stage.id, {}).items():
+                number = said.get(question.id)
+                if number is not None and number >= 0 and number == int(number):
+                    yield completion, int(number)
+
+
+def steps_of(text: str) -> list[str]:
+    """The paragraphs of an answer, or its lines where it is one paragraph."""
+    paragraphs = [part.strip() for part in re.split(r"\n\s*\n", text) if part.strip()]
+    return paragraphs if len(paragraphs) > 1 else [line.strip() for line in text.splitlines() if line.strip()]
+
+
 def argilla(judged: Judged, config: ExportConfig) -> Iterator[Json]:
     """Records as Argilla 2's server takes them (POST …/records/bulk, under "items"); its users have ids of their own."""
     fields = {"prompt": "\n\n".join(turn["content"] for turn in turns_of(judged))}
@@ -176,7 +238,11 @@ def argilla(judged: Judged, config: ExportConfig) -> Iterator[Json]:
     yield {
         "external_id": judged.group_id,
         "fields": fields,
-        "metadata": {"prompt_id": judged.prompt["id"]},
+        "metadata": {
+            "prompt_id": judged.prompt["id"],
+            "completion_ids": [one["id"] for one in judged.completions],
+            "turns": len(judged.prompt["messages"]),
+        },
         "responses": responses,
     }
 
@@ -198,7 +264,9 @@ def labelstudio(judged: Judged, config: ExportConfig) -> Iterator[Json]:
             buckets = {f"tier_{number}": tier for number, tier in enumerate(order[0], start=1)} | {"unusable": order[1]}
             result = {"from_name": "rank", "to_name": "answers", "type": "ranker", "value": {"ranker": buckets}}
             annotations.append({"completed_by": {"email": one.annotator}, "lead_time": one.seconds, "result": [result]})
-    yield {"data": {"prompt": prompt, "answers": listed, "group_id": judged.group_id}, "annotations": annotations}
+    data = {"prompt": prompt, "answers": listed, "group_id": judged.group_id}
+    more = {"prompt_id": judged.prompt["id"], "messages": turns_of(judged)}  # which no page shows, and an import reads
+    yield {"data": {**data, **more}, "annotations": annotations}
 
 
 def answers(judged: Judged, config: ExportConfig) -> Iterator[Json]:
@@ -224,6 +292,7 @@ COLUMNS = (
     "completion",
     "value",
 )
+NUMBERS = {"seconds": "float64", "schema_version": "int64"}  # of the columns, those that are no text
 
 
 def table(judged: Judged, config: ExportConfig) -> Iterator[Json]:
@@ -244,16 +313,25 @@ def long(one: Judgment) -> Iterator[tuple[str, str, str, Any]]:
                     yield stage.id, question.id, completion, said[question.id]
 
 
+def no_lines(judged: Judged, config: ExportConfig) -> Iterator[Json]:
+    """Of the log of a project (audit.py), which is not about items."""
+    return iter(())
+
+
 FORMATS: dict[str, Callable[[Judged, ExportConfig], Iterator[Json]]] = {
     "kway": kway,
     "trl_preference": trl_preference,
+    "rm_group": rm_group,
     "kto": kto,
     "sft": sft,
     "openrlhf": openrlhf,
+    "stepwise": stepwise,
     "argilla": argilla,
     "labelstudio": labelstudio,
     "answers": answers,
     "csv": table,
+    "parquet": table,
+    "audit": no_lines,
 }
 
 LABEL_CONFIG = """<View>
@@ -282,6 +360,9 @@ def export(
     """Write a project's judgments into a new folder; what its manifest says."""
     if format not in FORMATS:
         raise ConfigError(f"there is no export format {format!r}\n  formats: {', '.join(FORMATS)}")
+    config = config or ExportConfig.of()
+    if format == "audit" and config.held_out:
+        raise ConfigError("held_out splits by prompt, and the log of a project has none\n  leave held_out out")
     folder = Path(folder)
     if folder.exists() and any(folder.iterdir()):
         raise DataError(f"{folder} is there already and not empty\n  name another folder, or remove it")
@@ -290,10 +371,14 @@ def export(
     beside.mkdir(parents=True)
     try:
         with database.snapshot() as connection:
-            manifest = write_all(connection, project, beside, format, config or ExportConfig.of(), progress)
+            manifest = write_all(connection, project, beside, format, config, progress)
         if folder.exists():
             folder.rmdir()
         beside.rename(folder)
+    except OSError as error:
+        if is_full(error):
+            raise RunError(f"{NO_ROOM}; nothing was exported\n  make some in {folder.parent}, and export again") from None
+        raise
     finally:
         shutil.rmtree(beside, ignore_errors=True)
     return manifest
@@ -305,14 +390,20 @@ def write_all(
     found = projects.find(connection, project)
     summary = Summary(found)
     with ExitStack() as stack:
-        files = {name: stack.enter_context(Lines(folder / name)) for name in file_names(format, config)}
+        files = {name: stack.enter_context(new_file(folder / name, format)) for name in file_names(format, config)}
         for judged in judged_items(connection, wanted(found, config)):
+            if config.least_agreement and not agreed(judged, config.least_agreement):
+                continue
             file = files[side(judged, files, config)]
             for line in FORMATS[format](judged, config):
-                file.write(as_text(line, format))
+                file.write(line)
             summary.add(judged)
             if summary.items % 500 == 0:
                 progress(summary.items)
+        if format == "audit":
+            (file,) = files.values()
+            for line in audit.events_of(connection, found, since=day(config.since, "since"), until=day(config.until, "until")):
+                file.write(line)
     if format == "labelstudio":
         (folder / "label_config.xml").write_text(label_config(summary.most_tiers), encoding="utf-8")
     (folder / "DATASHEET.md").write_text(summary.datasheet(format, config.model_dump()), encoding="utf-8")
@@ -346,8 +437,14 @@ def wanted(project: Any, config: ExportConfig) -> Wanted:
     )
 
 
-def day(text: str, key: str) -> int | None:
+def agreed(judged: Judged, least: float) -> bool:
+    """Whether people agree often enough about an item; not where no two of them put the same pair in order."""
+    rankings = [Ranking.model_validate(ranking) for one in judged.judgments if (ranking := ranking_of(judged, one))]
+    found = total([ranking_agreement(a, b) for a, b in between_annotators(rankings)])
+    return found.of_ordered >= least  # false where it is NaN
 
+
+def day(text: str, key: str) -> int | None:
     if not text:
         return None
     try:
@@ -357,65 +454,23 @@ def day(text: str, key: str) -> int | None:
 
 
 def file_names(format: str, config: ExportConfig) -> list[str]:
-    ending = "csv" if format == "csv" else "jsonl"
+    ending = format if format in ("csv", "parquet") else "jsonl"
     return [f"train.{ending}", f"test.{ending}"] if config.held_out else [f"{format}.{ending}"]
 
 
-def side(judged: Judged, files: dict[str, "Lines"], config: ExportConfig) -> str:
+def new_file(path: Path, format: str) -> Lines | Columns:
+    if format == "parquet":
+        return Columns(path, COLUMNS, NUMBERS)
+    return Lines(path, COLUMNS if format == "csv" else ())
+
+
+def side(judged: Judged, files: dict[str, Lines | Columns], config: ExportConfig) -> str:
     """The file an item goes to: by its prompt's first turn, so that no prompt is on both sides."""
     names = list(files)
     if len(names) == 1:
         return names[0]
     is_held_out = place_of(split_key(Prompt.model_validate(judged.prompt)), config.seed) < config.held_out
     return names[1] if is_held_out else names[0]
-
-
-class Lines:
-    """A file that counts its lines and its hash while it is written."""
-
-    def __init__(self, path: Path):
-        self.path, self.n, self.hash = path, 0, hashlib.sha256()
-        self.file: IO[bytes]
-
-    def __enter__(self) -> "Lines":
-        self.file = self.path.open("wb")
-        if self.path.suffix == ".csv":
-            self.put(csv_row(COLUMNS))
-        return self
-
-    def __exit__(self, *raised: object) -> None:
-        self.file.close()
-
-    def write(self, text: str) -> None:
-        self.n += 1
-        self.put(text)
-
-    def put(self, text: str) -> None:
-        data = text.encode()
-        self.hash.update(data)
-        self.file.write(data)
-
-
-def as_text(line: Json, format: str) -> str:
-    return csv_row(line.values()) if format == "csv" else json.dumps(line, ensure_ascii=False) + "\n"
-
-
-def csv_row(values: Iterable[Any]) -> str:
-    """A row no spreadsheet takes for a formula."""
-    row = io.StringIO()
-    csv.writer(row).writerow([harmless(value) for value in values])
-    return row.getvalue()
-
-
-def harmless(value: Any) -> Any:
-    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value
-
-
-def described(path: Path, files: dict[str, Lines]) -> Json:
-    if path.name in files:
-        lines = files[path.name]
-        return {"sha256": lines.hash.hexdigest(), "bytes": path.stat().st_size, "lines": lines.n}
-    return {"sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "bytes": path.stat().st_size}
 
 
 def label_config(n_tiers: int) -> str:

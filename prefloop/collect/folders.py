@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from prefloop.collect import media
+from prefloop.collect import media, stripped
 from prefloop.collect.database import Database
 from prefloop.collect.identity import new_id
 from prefloop.collect.media import Kind
@@ -107,6 +107,8 @@ def is_seen(path: Path, root: Path) -> bool:
 def looked_at(path: Path) -> tuple[str, Lying]:
     """The hash of a file and what it is; Refused where it is nothing that is taken."""
     kind, digest = media.kind_of(path), hashlib.sha256()
+    if kind.medium == "image":
+        stripped.stripped(path.read_bytes(), kind)  # so that one that cannot be is refused now
     with path.open("rb") as file:
         while block := file.read(BLOCK):
             digest.update(block)
@@ -116,23 +118,25 @@ def looked_at(path: Path) -> tuple[str, Lying]:
 def store(database: Database, service_folder: Path, project_id: str, found: MediaFolder) -> None:
     """Copy the files to where the service has them; the hash is taken again on the way, for they may have changed since."""
     for sha256, lying in found.files.items():
-        copy(lying.path, media.place(service_folder, sha256), sha256)
+        copy(lying, media.place(service_folder, sha256), sha256)
         given = {"sha256": sha256, "kind": lying.kind, "n_bytes": lying.n_bytes, "user_id": None, "now": database.clock()}
         database.write(lambda connection, given=given: media.add(connection, project_id=project_id, **given))
 
 
-def copy(source: Path, place: Path, sha256: str) -> None:
+def copy(lying: Lying, place: Path, sha256: str) -> None:
+    """A file to its place, pictures without what they say about themselves; the hash is of the whole."""
     place.parent.mkdir(parents=True, exist_ok=True)
     waiting, digest = place.parent / f"upload-{new_id()}", hashlib.sha256()
     try:
-        with source.open("rb") as file, waiting.open("wb") as out:
+        with lying.path.open("rb") as file, waiting.open("wb") as out:
             while block := file.read(BLOCK):
                 digest.update(block)
                 out.write(block)
             out.flush()
             os.fsync(out.fileno())
         if digest.hexdigest() != sha256:
-            raise DataError(f"{source} changed while it was imported\n  import the folder again")
+            raise DataError(f"{lying.path} changed while it was imported\n  import the folder again")
+        stripped.strip(waiting, lying.kind)
         os.replace(waiting, place)
     finally:
         waiting.unlink(missing_ok=True)

@@ -158,9 +158,10 @@ def run(
         if not looked.items:
             raise DataError("\n".join([f"{looked.name} holds nothing to import", *looked.lines()[1:]]))
         project_id = before(project_id)
+        secret = database.read(lambda connection: items.secret_of(connection, project_id))
         with waiting.open(encoding="utf-8") as file:
             for chunk in chunks(kept(file)):
-                looked.added += store(database, project_id, chunk, priority)
+                looked.added += store(database, project_id, chunk, priority, secret)
                 progress(looked.added)
     database.write(lambda connection: items.added_all(connection, project_id))
     return looked
@@ -178,13 +179,16 @@ def kept(waiting: IO[str]) -> Iterator[NewItem]:
         yield NewItem(ext_id, json.loads(prompt_id), prompt_json, completions_json)
 
 
-def store(database: Database, project_id: str, chunk: list[NewItem], priority: int) -> int:
+def store(database: Database, project_id: str, chunk: list[NewItem], priority: int, secret: str) -> int:
     now = database.clock()
+    places = items.places(secret, chunk, now)
 
     def work(connection: Connection) -> int:
         clashing = items.contradictions(connection, project_id, chunk)  # again: somebody else may have stored in between
-        fit = [one for one in chunk if one.ext_id not in clashing]
-        return items.add(connection, project_id, fit, priority=priority, now=now).added
+        kept = [number for number, one in enumerate(chunk) if one.ext_id not in clashing]
+        given = [places[number] for number in kept]
+        fit = [chunk[number] for number in kept]
+        return items.add(connection, project_id, fit, priority=priority, now=now, given=given).added
 
     return database.write(work, is_long=True)
 

@@ -1,13 +1,13 @@
 """Items and the number of judgments wanted of each: adding them, wanting more or fewer, holding them back."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, and_, bindparam, delete, func, insert, literal, select, text, union_all, update
+from sqlalchemy import Connection, Table, and_, bindparam, delete, func, insert, literal, select, text, union_all, update
 
 from prefloop.collect.identity import as_json, keyed, new_id
-from prefloop.collect.queue import IS_OPEN, bumped
+from prefloop.collect.queue import IS_OPEN, bumped, is_sqlite
 from prefloop.collect.refusals import Refused, not_found
 from prefloop.collect.tables import item, item_body, project, slot
 from prefloop.records import Completion, Prompt, content_id
@@ -16,7 +16,6 @@ MAX_OVERLAP = 50
 LOOKED_UP = 500  # ids in one question to the database
 
 
-NEW_ITEMS, NEW_BODIES = insert(item), insert(item_body)
 NUMBERS = union_all(*(select(literal(number, literal_execute=True).label("number")) for number in range(MAX_OVERLAP))).subquery()
 NEW_SLOTS = insert(slot).from_select(  # three of every item: the database makes them sooner than they are handed to it
     ["item_id", "slot_no", "project_id", "priority", "shuffle_key", "state", "opened"],
@@ -33,6 +32,13 @@ class NewItem(NamedTuple):
     prompt_id: str
     prompt_json: str
     completions_json: str
+
+
+class Place(NamedTuple):
+    """Of an item, in the database and in the queue."""
+
+    id: str
+    shuffle_key: int
 
 
 class Added(NamedTuple):
@@ -85,27 +91,53 @@ def contradicted(one: NewItem, prompt_json: str, completions_json: str) -> str |
     return None
 
 
-def add(connection: Connection, project_id: str, items: Sequence[NewItem], *, priority: int = 0, now: int) -> Added:
-    """Store items with their slots. What is there already stays as it is."""
+def secret_of(connection: Connection, project_id: str) -> str:
+    """What places in the queue are derived from."""
+    return connection.execute(select(project.c.secret).where(project.c.id == project_id)).scalar_one()
+
+
+def places(secret: str, items: Iterable[NewItem], now: int) -> list[Place]:
+    """Ids that go up, so that exports keep the order of the file, and places in the queue that do not follow that order."""
+    return [Place(new_id(now), int.from_bytes(keyed(secret, "queue", one.ext_id)[:8]) >> 1) for one in items]
+
+
+def add(
+    connection: Connection,
+    project_id: str,
+    items: Sequence[NewItem],
+    *,
+    priority: int = 0,
+    now: int,
+    given: Sequence[Place] | None = None,
+) -> Added:
+    """Store items with their slots. What is there already stays as it is. Their ``places`` may be ``given``: to make them
+    takes as long as to store the items, and need not be done while others wait to write."""
     here = connection.execute(select(project).where(project.c.id == project_id)).one()
     known = known_ids(connection, project_id, [one.ext_id for one in items])
-    fresh = {one.ext_id: one for one in items if one.ext_id not in known}
+    at = places(here.secret, items, now) if given is None else given
+    fresh = {one.ext_id: (one, place) for one, place in zip(items, at, strict=True) if one.ext_id not in known}
     rows, bodies = [], []
-    for one in fresh.values():
-        identity = new_id(now)  # these go up, so that exports keep the order of the file
-        shuffle_key = int.from_bytes(keyed(here.secret, "queue", one.ext_id)[:8]) >> 1
-        rows.append({
-            "id": identity, "project_id": project_id, "ext_id": one.ext_id, "prompt_id": one.prompt_id, "priority": priority,
-            "shuffle_key": shuffle_key, "n_slots": here.overlap, "created": now,
-        })  # fmt: skip
-        bodies.append({"item_id": identity, "prompt_json": one.prompt_json, "completions_json": one.completions_json})
+    for one, (identity, shuffle_key) in fresh.values():
+        rows.append((identity, project_id, one.ext_id, one.prompt_id, priority, shuffle_key, here.overlap, now))
+        bodies.append((identity, one.prompt_json, one.completions_json))
     if rows:
-        connection.execute(NEW_ITEMS, rows)
-        connection.execute(NEW_BODIES, bodies)
-        identities = [row["id"] for row in rows]
+        names = ("id", "project_id", "ext_id", "prompt_id", "priority", "shuffle_key", "n_slots", "created")
+        insert_many(connection, item, names, rows)
+        insert_many(connection, item_body, ("item_id", "prompt_json", "completions_json"), bodies)
         for start in range(0, len(rows), LOOKED_UP):
-            connection.execute(NEW_SLOTS, {"overlap": here.overlap, "items": identities[start : start + LOOKED_UP]})
+            identities = [identity for identity, *_ in rows[start : start + LOOKED_UP]]
+            connection.execute(NEW_SLOTS, {"overlap": here.overlap, "items": identities})
     return Added(len(rows), len(items) - len(rows))
+
+
+def insert_many(connection: Connection, table: Table, names: tuple[str, ...], rows: Sequence[tuple[Any, ...]]) -> None:
+    """As ``insert(table)`` would, in one statement: between any two, another thread may take the interpreter for 5 ms."""
+    mark = "?" if is_sqlite(connection) else "%s"
+    for start in range(0, len(rows), LOOKED_UP):
+        part = rows[start : start + LOOKED_UP]
+        marks = ", ".join([f"({', '.join([mark] * len(names))})"] * len(part))
+        given = tuple(value for row in part for value in row)
+        connection.exec_driver_sql(f"INSERT INTO {table.name} ({', '.join(names)}) VALUES {marks}", given)
 
 
 def slot_row(item_id: str, number: int, project_id: str, priority: int, shuffle_key: int, opened: int = 0) -> dict[str, Any]:

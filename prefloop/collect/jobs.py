@@ -102,7 +102,20 @@ class Jobs:
             log.exception("job %s failed", one.id)
             result, state = {"error": f"{type(error).__name__}: the server's log says where"}, "failed"
         change = {"state": state, "result_json": as_json(result), "finished": self.database.clock()}
-        self.database.write(lambda connection: connection.execute(update(job).where(job.c.id == one.id).values(change)))
+        self.insist(lambda connection: connection.execute(update(job).where(job.c.id == one.id).values(change)))
+
+    def insist(self, work: Callable[[Connection], object]) -> None:
+        """Write, again and again where the disk is full or the database away: a job that ended must not look as if it ran."""
+        while True:
+            try:
+                self.database.write(work)
+                return
+            except Exception:
+                if self.is_stopping:
+                    raise
+                log.exception("the end of a job waits: it cannot be written")
+            self.bell.wait(POLL)
+            self.bell.clear()
 
     def do_import(self, one: Row[Any], settings: dict[str, Any]) -> dict[str, Any]:
         file = self.place(one.id) / settings["name"]

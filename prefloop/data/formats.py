@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from prefloop.data.annotated import arena, argilla, label_studio
 from prefloop.data.convert import (
     alpaca,
     alpaca_eval,
@@ -102,6 +103,11 @@ FORMATS: dict[str, Format] = {
     "oasst-messages": Format("groups", POSTS, table=groups_of_messages, also=("deleted",)),
     "unpaired": Format("groups", {"prompt": TURNS, "completion": ANSWER, "label": ANY}, table=unpaired),
     "unpaired-messages": Format("groups", {"messages": LIST, "label": ANY}, table=unpaired),
+    "argilla": Format("groups", {"fields": OBJECT}, argilla, also=("responses", "metadata", "external_id")),
+    "label-studio": Format("groups", {"data": OBJECT}, label_studio, also=("annotations",)),
+    "arena": Format(
+        "groups", {"conversation_a": LIST, "conversation_b": LIST}, arena, also=("winner", "model_a", "model_b", "judge")
+    ),
     # an answer to imitate
     "demonstration": Format("demonstrations", {"prompt": OBJECT, "completion": OBJECT}, own_demonstration, also=("id",)),
     "prompt-completion": Format("demonstrations", {"prompt": TURNS, "completion": ANSWER}, prompt_completion),

@@ -10,11 +10,14 @@ def chunk(name: bytes, body: bytes) -> bytes:
     return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
 
 
-def a_png(width: int = 4, height: int = 3, *, colour: tuple[int, int, int] = (200, 30, 30), noise: bytes = b"") -> bytes:
-    """A picture of one colour; ``noise`` makes it longer."""
+def a_png(
+    width: int = 4, height: int = 3, *, colour: tuple[int, int, int] = (200, 30, 30), words: bytes = b"", profile: bytes = b""
+) -> bytes:
+    """A picture of one colour; ``words`` and ``profile`` make it longer, and only the second is kept."""
     row = b"\0" + bytes(colour) * width
     parts = [chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)), chunk(b"IDAT", zlib.compress(row * height))]
-    return b"\x89PNG\r\n\x1a\n" + b"".join([*parts, *([chunk(b"teXt", noise)] if noise else []), chunk(b"IEND", b"")])
+    parts += [chunk(name, body) for name, body in ((b"tEXt", words), (b"iCCP", profile)) if body]
+    return b"\x89PNG\r\n\x1a\n" + b"".join([*parts, chunk(b"IEND", b"")])
 
 
 def a_jpeg(width: int = 4, height: int = 3) -> bytes:
@@ -24,7 +27,7 @@ def a_jpeg(width: int = 4, height: int = 3) -> bytes:
 
 
 def a_gif(width: int = 4, height: int = 3) -> bytes:
-    return b"GIF89a" + struct.pack("<HH", width, height) + b"\0\0\0" + b",\0\0\0\0" + bytes(6) + b";"
+    return b"GIF89a" + struct.pack("<HH", width, height) + b"\0\0\0" + b",\0\0\0\0" + bytes(7) + b";"
 
 
 def a_webp(kind: bytes, width: int = 4, height: int = 3) -> bytes:

@@ -93,7 +93,7 @@ def screen_of(site: Site, project: Made, role: str = "annotator") -> dict:
 
 
 def test_an_upload_is_called_by_the_hash_of_its_bytes_and_lies_there(site, pictures):
-    data = a_png(noise=b"x" * 5_000_000)  # longer than any other request may be
+    data = a_png(profile=b"x" * 5_000_000)  # longer than any other request may be
     said = uploaded(site, pictures, data)
     assert said == {
         "sha256": hashlib.sha256(data).hexdigest(),
@@ -105,6 +105,13 @@ def test_an_upload_is_called_by_the_hash_of_its_bytes_and_lies_there(site, pictu
     }
     assert media.place(site.service.folder, said["sha256"]).read_bytes() == data
     assert uploaded(site, pictures, data) == said  # again is no harm
+
+
+def test_a_picture_is_shown_without_what_it_says_about_itself(site, pictures):
+    data = a_png(words=b"parameters\0made by secret-model")
+    said = uploaded(site, pictures, data)
+    assert said["sha256"] == hashlib.sha256(data).hexdigest()  # what rows call it by
+    assert media.place(site.service.folder, said["sha256"]).read_bytes() == a_png()
 
 
 def test_what_is_refused_leaves_no_file(site, pictures):

@@ -5,8 +5,9 @@ import re
 
 import httpx
 import pytest
+import yaml
 
-from prefloop.collect import accounts
+from prefloop.collect import accounts, demo, projects, queue
 from prefloop.collect.serve import open_database
 from prefloop.data.read import read_groups
 from tests.collect.server import Running
@@ -53,7 +54,7 @@ def test_from_a_file_to_rankings_without_a_server(tmp_path, answers):
 
 
 def judge_all(data, token) -> None:
-    from prefloop.collect import queue, turns
+    from prefloop.collect import turns
 
     database = open_database(data, "")
     who = database.read(lambda c: accounts.by_token(c, token, database.clock()))
@@ -67,6 +68,36 @@ def judge_all(data, token) -> None:
             )
 
     database.write(work)
+    database.close()
+
+
+def test_a_service_is_made_ready_before_it_is_started(tmp_path):
+    first = typed(tmp_path / "service", "init", "--address", "https://rank.example.org/")
+    assert re.search(r"https://rank\.example\.org/invite#[\w-]{43}\n", first.out) and first.code == 0
+    database = open_database(tmp_path / "service", "")
+    database.write(lambda c: accounts.create_user(c, login="ada", is_owner=True, now=1))
+    database.close()
+    assert typed(tmp_path / "service", "init").out.endswith("is ready, and has an owner\n")
+
+
+def test_the_demo_has_something_to_judge_in_both_languages_and_is_made_once(tmp_path):
+    database = open_database(tmp_path, "")
+    said = [line for _ in range(2) for line in demo.links(database, "http://x")]
+    assert [line.partition(",")[0] for line in said] == ["tips", "changshi"] * 2
+    written = {one["slug"]: one for one in yaml.safe_load(demo.EXAMPLES.read_text(encoding="utf-8"))}
+
+    def look(connection) -> None:
+        for name, expected in written.items():
+            found = projects.find(connection, name)
+            counts = projects.progress(connection, found.id)
+            assert (found.title, found.state) == (expected["title"], "active")
+            assert (counts["items"], counts["wanted"]) == (len(expected["items"]), 2 * len(expected["items"]))
+            worker = accounts.create_user(connection, login=name, now=1)
+            accounts.join(connection, project_id=found.id, user_id=worker, role="annotator", now=1)
+            turn = queue.claim(connection, project_id=found.id, user_id=worker, now=1)
+            assert isinstance(turn, queue.Turn) and turn.schema.id == expected["template"]
+
+    database.write(look)
     database.close()
 
 

@@ -4,14 +4,16 @@ import csv
 import hashlib
 import json
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
-from prefloop.collect import accounts, items, queue, turns
-from prefloop.collect.exports import FORMATS, ExportConfig, export
+from prefloop.collect import accounts, audit, files, items, projects, queue, turns
+from prefloop.collect.exports import FORMATS, ExportConfig, export, steps_of
+from prefloop.collect.files import harmless
 from prefloop.collect.identity import pseudonym
-from prefloop.collect.schema import template
+from prefloop.collect.schema import read_schema, template
 from prefloop.data.read import read_demonstrations, read_groups
 from prefloop.errors import ConfigError, DataError
 from prefloop.records import Completion, Group, Message, Prompt, Ranking, Rating, Text
@@ -20,6 +22,7 @@ from tests.collect.made import Made, made
 from tests.helpers import assert_close
 
 K = 3
+WRITABLE = [name for name in FORMATS if name != "parquet" or find_spec("pyarrow")]
 SAYINGS = {  # annotator: what each answer gets (by its own text), tiers and unusable in these texts
     0: ({"x": 6, "y": 4, "z": 2}, [["x"], ["y"]], ["z"]),
     1: ({"x": 5, "y": 5, "z": 1}, [["x", "y"], ["z"]], []),
@@ -109,14 +112,14 @@ def test_the_ids_of_exported_records_are_those_their_content_gives(judged, tmp_p
 
 
 def test_no_export_knows_who_people_are(judged, tmp_path):
-    for format in FORMATS:
+    for format in WRITABLE:
         export(judged.database, judged.slug, tmp_path / format, format=format)
-        text = "".join(path.read_text() for path in (tmp_path / format).iterdir())
-        assert not any(user in text for user in judged.users)
+        data = b"".join(path.read_bytes() for path in (tmp_path / format).iterdir())  # a short column of Parquet is as it is
+        assert not any(user.encode() in data for user in judged.users)
 
 
 def test_equal_exports_are_equal_bytes_and_the_manifest_has_their_hashes(judged, tmp_path):
-    for format in FORMATS:
+    for format in WRITABLE:
         first, second = (export(judged.database, judged.slug, tmp_path / f"{format}{n}", format=format) for n in (1, 2))
         assert first == second
         assert (first["items"], first["judgments"], first["annotators"]) == (1, 2, 2)
@@ -142,10 +145,75 @@ def test_trl_preferences_are_every_ordered_pair_with_the_tiers_between_as_margin
     assert read_groups(tmp_path / "out" / "trl_preference.jsonl").report.format == "preference"
 
 
+def test_the_prompt_of_trl_preferences_can_be_the_beginning_of_both(judged, tmp_path):
+    explicit = read_groups_of(judged, tmp_path / "explicit")
+    implicit = read_groups_of(judged, tmp_path / "implicit", implicit=True)
+    assert implicit == explicit and len(explicit) == 5
+    lines = (tmp_path / "implicit/trl_preference.jsonl").read_text().splitlines()
+    assert all("prompt" not in json.loads(line) for line in lines)
+
+
+def read_groups_of(project: Made, folder: Path, **settings) -> list[tuple[str, list[str]]]:
+    export(project.database, project.slug, folder, format="trl_preference", config=ExportConfig.of(**settings))
+    return [
+        (one.prompt.text, [answer.text for answer in one.completions])
+        for one in read_groups(folder / "trl_preference.jsonl").records
+    ]
+
+
 def test_openrlhf_gets_its_four_columns(judged, tmp_path):
-    lines = written(judged, tmp_path / "out", "openrlhf")
+    lines = written(judged, tmp_path / "out", "openrlhf", implicit=True)  # which is of another format
     assert {tuple(line) for line in lines} == {("prompt", "chosen", "rejected", "margin")}
     assert len(lines) == 5
+
+
+def test_a_reward_model_gets_all_pairs_of_a_prompt_on_one_line(judged, tmp_path):
+    (line,) = written(judged, tmp_path / "out", "rm_group")
+    assert line["completions"] == ["x", "y", "z"] and line["prompt"] == [{"role": "user", "content": "question"}]
+    said = [
+        {(one["better"], one["worse"]): (one["margin"], one["weight"]) for one in line["pairs"] if one["annotator"] == name}
+        for name in names_of(judged)
+    ]
+    assert said[0] == {(0, 1): (1, 1 / 3), (0, 2): (2, 1 / 3), (1, 2): (1, 1 / 3)}
+    assert said[1] == {(0, 2): (1, 1 / 2), (1, 2): (1, 1 / 2)}  # x and y tie
+
+
+def test_a_prompt_whose_answers_all_tie_has_no_line_of_pairs(database, tmp_path):
+    project = made(database, users=1, n=1)
+    project.submit(project.claim(), answers={"rank": {"ranking": "a = b"}})
+    assert written(project, tmp_path / "out", "rm_group") == []
+
+
+STEPS = """
+id: steps
+stages: [{id: read, per: completion, questions: [{id: first_bad_step, type: number, min: 0}, {id: note, type: number}]}]
+"""
+
+
+@pytest.mark.parametrize(
+    ("first", "labels"), [(0, [True, True, True]), (1, [False]), (3, [True, True, False]), (4, None), (1.5, None), (None, None)]
+)
+def test_steps_are_labelled_up_to_the_first_wrong_one(database, tmp_path, first, labels):
+    project = made(database, users=1, schema=read_schema(STEPS, where="here"))
+    prompt = Prompt(messages=(Message(role="user", content="2 + 2 * 3?"), Message(role="user", content="Step by step.")))
+    answers = ("2 * 3 is 6.\n\n2 + 6\nis 8.\n\nSo 8.", "2 + 2 is 4.\n4 * 3 is 12.")
+    new = items.new_item(prompt, [Completion.of(prompt, text) for text in answers])
+    project.do(items.add, project_id=project.id, items=[new])
+    turn = project.claim()
+    shown = json.loads(turn.assignment.shown_json)
+    text_of = {one["id"]: one["content"]["text"] for one in json.loads(turn.completions_json)}
+    long, short = (next("ab"[place] for place, name in enumerate(shown) if text_of[name] == text) for text in answers)
+    given = {long: {} if first is None else {"first_bad_step": first}, short: {"note": 1}}
+    project.submit(turn, answers={"read": given})
+    lines = written(project, tmp_path / "out", "stepwise")
+    steps = ["2 * 3 is 6.", "2 + 6\nis 8.", "So 8."]
+    assert [(line["prompt"], line["completions"], line["labels"]) for line in lines] == (
+        [] if labels is None else [("2 + 2 * 3?\n\nStep by step.", steps[: len(labels)], labels)]
+    )
+
+
+def test_an_answer_of_one_paragraph_has_its_lines_as_steps():
+    assert steps_of("2 + 2 is 4.\n4 * 3 is 12.\n") == ["2 + 2 is 4.", "4 * 3 is 12."]
 
 
 def test_kto_labels_come_from_the_scale_and_say_nothing_of_its_middle(judged, tmp_path):
@@ -244,6 +312,54 @@ def test_answers_hold_everything_and_csv_a_row_each_that_no_spreadsheet_runs(jud
     assert {row["value"] for row in rows if row["question"] == "edit"} == {"mended by 0", "mended by 1"}
 
 
+def test_parquet_holds_the_rows_of_csv_and_numbers_as_numbers(judged, tmp_path):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    manifest = export(judged.database, judged.slug, tmp_path / "out", format="parquet")
+    rows = parquet.read_table(tmp_path / "out" / "parquet.parquet").to_pylist()
+    export(judged.database, judged.slug, tmp_path / "csv", format="csv")
+    with (tmp_path / "csv" / "csv.csv").open(newline="") as file:
+        expected = list(csv.DictReader(file))
+    assert {row["annotator"] for row in rows} == set(names_of(judged))
+    assert manifest["files"]["parquet.parquet"]["lines"] == len(rows) == len(expected)
+    assert [
+        row | {"value": harmless(row["value"]), "seconds": str(row["seconds"]), "schema_version": "1"} for row in rows
+    ] == expected
+    assert {type(row["seconds"]) for row in rows} == {float} and {row["schema_version"] for row in rows} == {1}
+    assert {row["value"] for row in rows if row["question"] == "why"} == {"=cmd() write to ada@example.org"}  # no spreadsheet
+
+
+def test_parquet_is_written_in_parts(tmp_path, monkeypatch):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    monkeypatch.setattr(files, "BATCH", 2)
+    with files.Columns(tmp_path / "x.parquet", ("a", "n"), {"n": "int64"}) as out:
+        for n in range(5):
+            out.write({"a": str(n), "n": n})
+    assert parquet.read_table(tmp_path / "x.parquet").to_pylist() == [{"a": str(n), "n": n} for n in range(5)]
+    assert parquet.ParquetFile(tmp_path / "x.parquet").num_row_groups == 3
+    assert out.hash.hexdigest() == hashlib.sha256((tmp_path / "x.parquet").read_bytes()).hexdigest()
+
+
+def test_the_log_of_a_project_says_who_by_the_names_of_exports(database, tmp_path, monkeypatch):
+    monkeypatch.setattr(audit, "BATCH", 2)
+    project = made(database, users=2, n=2)
+    turn = project.claim(0)
+    project.do(turns.skip, assignment_id=turn.assignment.id, user_id=project.users[0], reason="not mine")
+    detail = {"user": project.users[1], "of": [project.users[0], "x"]}
+    project.do(projects.log, project_id=project.id, user_id=None, action="member", detail=detail)
+    lines = written(project, tmp_path / "out", "audit")
+    first, second = names_of(project)
+    assert [(line["action"], line["who"], line["detail"]) for line in lines] == [
+        ("state", "", {"state": "active"}),
+        ("skip", first, {"reason": "not mine"}),
+        ("member", "", {"user": second, "of": [first, "x"]}),
+    ]
+    assert lines[1]["object"] == turn.assignment.id
+    assert written(project, tmp_path / "past", "audit", until="2020-01-01") == []
+    assert written(project, tmp_path / "future", "audit", since="2100-01-01") == []
+    with pytest.raises(ConfigError, match="leave held_out out"):
+        written(project, tmp_path / "split", "audit", held_out=0.5)
+
+
 def test_the_datasheet_has_agreement_counts_and_warnings(judged, tmp_path):
     export(judged.database, judged.slug, tmp_path / "out")
     page = (tmp_path / "out" / "DATASHEET.md").read_text()
@@ -281,6 +397,23 @@ def test_a_choice_of_judgments_is_exact(judged, tmp_path):
     assert len(written(judged, tmp_path / "since", "answers", since="2020-01-01")) == 2
     with pytest.raises(ConfigError, match="a day is written 2026-01-31"):
         written(judged, tmp_path / "bad", "answers", since="yesterday")
+
+
+@pytest.mark.parametrize(
+    ("orders", "share"),
+    [(("a > b > c", "a > b > c"), 1.0), (("a > b > c", "b > a > c"), 2 / 3), (("a > b > c", "c > b > a"), 0.0), (("a > b > c", "a = b = c"), None), (("a > b > c",), None)],
+)  # fmt: skip
+def test_only_what_people_agree_about_can_be_exported(database, tmp_path, orders, share):
+    project = made(database, users=2, n=1, k=3, overlap=2)
+    letters = {}
+    for user, order in enumerate(orders):
+        turn = project.claim(user)
+        letters[user] = dict(zip("abc", json.loads(turn.assignment.shown_json), strict=True))
+        same = {letter: next(mine for mine, name in letters[user].items() if name == letters[0][letter]) for letter in "abc"}
+        project.submit(turn, user, answers={"rank": {"ranking": "".join(same.get(letter, letter) for letter in order)}})
+    for number, least in enumerate((0.0, 0.01, 0.6, 0.7, 1.0)):
+        expected = 1 if least == 0 else int(share is not None and share >= least)
+        assert len(written(project, tmp_path / f"{number}", "kway", least_agreement=least)) == expected, least
 
 
 def test_removed_items_stay_behind(database, tmp_path):

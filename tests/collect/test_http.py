@@ -12,6 +12,7 @@ from prefloop.collect.client import connect
 from prefloop.collect.refusals import Refused
 from prefloop.collect.schema import TEMPLATES, template
 from prefloop.collect.web.app import MAX_BODY
+from prefloop.collect.web.metrics import family
 from prefloop.collect.web.service import Limiter
 from prefloop.data.read import read_groups
 from prefloop.errors import DataError, RunError, Waiting
@@ -123,6 +124,7 @@ MATRIX = {  # route: who may; everybody else hears 401, 403 or 404
     "POST /render": KNOWN,
     "GET /me/today": KNOWN,
     "POST /projects/{project}/exports": MANAGERS,
+    "GET /metrics": OWNER,
     "GET /projects/{project}/jobs": MANAGERS,
     "GET /jobs/{identity}": MANAGERS,
     "GET /jobs/{identity}/files/{name}": MANAGERS,
@@ -365,6 +367,27 @@ def test_a_request_that_cannot_be_done_gets_a_problem(site, method, path, given,
     answer = site.ask("annotator", method, path, **given)
     assert (answer.status_code, answer.json()["code"]) == (status, code)
     assert answer.headers["content-type"] == "application/problem+json"
+
+
+def test_a_monitor_reads_how_far_every_project_is_with_a_token_that_only_looks(filled):
+    said = filled.http.get("/metrics", headers={"Authorization": f"Bearer {filled.token('owner', 'view')}"})
+    assert said.headers["content-type"].startswith("text/plain")
+    lines = said.text.splitlines()
+    told = dict(line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
+    expected = filled.database.read(lambda c: projects.progress(c, filled.main.id))
+    assert {name: int(told[f'prefloop_project_{name}{{project="main"}}']) for name in expected} == expected
+    assert int(told['prefloop_requests_total{status="2xx"}']) > 0 and int(told["prefloop_database_bytes"]) > 4096
+    assert int(told['prefloop_jobs{state="done"}']) >= 1
+    families = [line.split()[2] for line in lines if line.startswith("# TYPE")]
+    assert len(families) == len(set(families)) and {name.partition("{")[0] for name in told} <= set(families)
+    for role, scope in (("owner", "annotate"), ("manager", "view")):
+        headers = {"Authorization": f"Bearer {filled.token(role, scope)}"}
+        assert filled.http.get("/metrics", headers=headers).status_code == 403
+
+
+def test_a_label_ends_where_its_value_ends():
+    said = list(family("x", "gauge", "y", [({"a": 'b"\\\n'}, 3), ({}, 4)]))
+    assert said[2:] == ['prefloop_x{a="b\\"\\\\\\n"} 3', "prefloop_x 4"]
 
 
 def test_too_many_requests_are_slowed_down():

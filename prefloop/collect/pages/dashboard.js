@@ -3,7 +3,7 @@ import { api, date, el, fill, labelled, number, page, t, toast, words } from "./
 import { bars, day, figure, intervals, percent, rounded, shades, trend } from "./dashboard_charts.js";
 import { finished, frame, path } from "./project_frame.js";
 
-const FORMATS = ["kway", "trl_preference", "kto", "sft", "openrlhf", "argilla", "labelstudio", "answers", "csv"];
+const FORMATS = ["kway", "trl_preference", "rm_group", "kto", "sft", "openrlhf", "stepwise", "argilla", "labelstudio", "answers", "csv", "parquet", "audit"];
 
 page({ title: "view.dashboard", isWide: true }, async ({ main, place }) => {
   const slug = place.project;

@@ -15,7 +15,8 @@ from starlette.exceptions import HTTPException
 from prefloop import __version__
 from prefloop.collect.database import Closed
 from prefloop.collect.refusals import Refused
-from prefloop.collect.web import chat, manage, media, pages, people, quality, review, transfer, work
+from prefloop.collect.room import NO_ROOM, is_full
+from prefloop.collect.web import chat, manage, media, metrics, pages, people, quality, review, transfer, work
 from prefloop.collect.web.document import described
 from prefloop.collect.web.service import Service, service_of
 from prefloop.errors import PrefloopError
@@ -52,6 +53,7 @@ def create_app(service: Service) -> FastAPI:
         review.router,
         chat.router,
         media.router,
+        metrics.router,
         pages.api,
     ):
         app.include_router(router, prefix=API)
@@ -62,6 +64,7 @@ def create_app(service: Service) -> FastAPI:
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(HTTPException, plain)
     app.add_exception_handler(DBAPIError, unavailable)
+    app.add_exception_handler(OSError, unavailable)
     app.add_exception_handler(PoolTimeout, unavailable)
     app.add_middleware(Guard)
     return app
@@ -107,7 +110,9 @@ def plain(request: Request, error: Exception) -> JSONResponse:
 
 
 def unavailable(request: Request, error: Exception) -> JSONResponse:
-    """The database cannot be reached, is full or busy: nothing was written, and trying again is safe."""
+    """The database cannot be reached or is busy, or a disk is full: nothing was written, and trying again is safe."""
+    if is_full(error):
+        return problem(503, "disk_full", f"{NO_ROOM}; nothing was changed, try again when there is", retry_after=10)
     if isinstance(error, OperationalError | PoolTimeout):
         return problem(503, "unavailable", "the database does not answer; nothing was changed, try again", retry_after=2)
     raise error
@@ -141,6 +146,7 @@ class Guard:
 
         async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
+                scope["app"].state.service.answered[message["status"] // 100] += 1
                 given = {name for name, _ in message["headers"]}
                 added = [(name.encode(), value.encode()) for name, value in HEADERS.items() if name.encode() not in given]
                 if scope["scheme"] == "https":

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends, Request
 from fastapi.responses import FileResponse
 from starlette.concurrency import run_in_threadpool
 
-from prefloop.collect import media
+from prefloop.collect import media, stripped
 from prefloop.collect.identity import new_id
 from prefloop.collect.refusals import Refused
 from prefloop.collect.web.document import FILE_SENT, FILES
@@ -27,7 +27,7 @@ ALONE = {  # a file is shown, never run, and never leaves the browser it was sen
 
 @router.post("/projects/{project}/assets", status_code=201, openapi_extra=FILE_SENT)
 async def new_asset(request: Request, here: Importer) -> dict[str, Any]:
-    """The body is a file; it is called by the hash in the answer from now on."""
+    """The body is a file; it is called by the hash in the answer from now on. What a picture says about itself is not kept."""
     service = service_of(request)
     waiting = service.folder / "media" / f"upload-{new_id()}"
     waiting.parent.mkdir(parents=True, exist_ok=True)
@@ -43,6 +43,7 @@ async def new_asset(request: Request, here: Importer) -> dict[str, Any]:
             file.flush()
             await run_in_threadpool(os.fsync, file.fileno())
         kind = await run_in_threadpool(media.kind_of, waiting)
+        await run_in_threadpool(stripped.strip, waiting, kind)
         await run_in_threadpool(into_place, waiting, media.place(service.folder, digest.hexdigest()))
     finally:
         waiting.unlink(missing_ok=True)

@@ -1,6 +1,7 @@
 """What the routes share: the database, the folder beside it, and how often somebody may ask."""
 
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from threading import Lock
@@ -51,6 +52,7 @@ class Service:
         self.talk = Talk(database, config_in(folder))
         self.changes = Limiter(rate, burst)
         self.logins = Limiter(LOGIN_RATE, LOGIN_BURST)
+        self.answered: Counter[int] = Counter()  # requests, by the hundreds of their status; only the event loop adds to it
 
     def write(self, work: Callable[..., Any], **given: Any) -> Any:
         """A function of (connection, now, …) in a transaction that is on disk when this returns."""
