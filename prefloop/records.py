@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 FORMAT_VERSION = 1  # of a line of kway JSONL; a reader refuses a newer one
+CANONICAL = json.JSONEncoder(sort_keys=True, ensure_ascii=False, separators=(",", ":"))  # one for all: to make it takes as long
 
 
 class Record(BaseModel):
@@ -20,8 +21,7 @@ class Record(BaseModel):
 
 def content_id(value: Any) -> str:
     """First 16 hex digits of the SHA-256 of a value's canonical JSON."""
-    canonical = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-    return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+    return hashlib.sha256(CANONICAL.encode(value).encode()).hexdigest()[:16]
 
 
 def plain(value: Any) -> Any:
