@@ -12,7 +12,6 @@ import json
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, NamedTuple, TypeVar
@@ -161,8 +160,8 @@ def run(
         project_id = before(project_id)
         secret = database.read(lambda connection: items.secret_of(connection, project_id))
         with waiting.open(encoding="utf-8") as file:
-            for n in stored(database, project_id, chunks(kept(file)), priority, secret):
-                looked.added += n
+            for chunk in chunks(kept(file)):
+                looked.added += store(database, project_id, chunk, priority, secret)
                 progress(looked.added)
     database.write(lambda connection: items.added_all(connection, project_id))
     return looked
@@ -180,22 +179,10 @@ def kept(waiting: IO[str]) -> Iterator[NewItem]:
         yield NewItem(ext_id, json.loads(prompt_id), prompt_json, completions_json)
 
 
-def stored(database: Database, project_id: str, ready: Iterable[list[NewItem]], priority: int, secret: str) -> Iterator[int]:
-    """How many were added, chunk by chunk; the next is made ready while one is written."""
-    with ThreadPoolExecutor(1) as writing:
-        pending: Future[int] | None = None
-        for chunk in ready:
-            work = storing(project_id, chunk, priority, items.places(secret, chunk, database.clock()), database.clock())
-            if pending:
-                yield pending.result()
-            pending = writing.submit(database.write, work, is_long=True)
-        if pending:
-            yield pending.result()
+def store(database: Database, project_id: str, chunk: list[NewItem], priority: int, secret: str) -> int:
+    now = database.clock()
+    places = items.places(secret, chunk, now)
 
-
-def storing(
-    project_id: str, chunk: list[NewItem], priority: int, places: list[items.Place], now: int
-) -> Callable[[Connection], int]:
     def work(connection: Connection) -> int:
         clashing = items.contradictions(connection, project_id, chunk)  # again: somebody else may have stored in between
         kept = [number for number, one in enumerate(chunk) if one.ext_id not in clashing]
@@ -203,7 +190,7 @@ def storing(
         fit = [chunk[number] for number in kept]
         return items.add(connection, project_id, fit, priority=priority, now=now, given=given).added
 
-    return work
+    return database.write(work, is_long=True)
 
 
 def compare(connection: Connection, project_id: str, chunk: list[Found], report: Report) -> None:
