@@ -36,7 +36,7 @@ T = TypeVar("T")
 MAX_BYTES = 2 * 2**30  # of a file
 MAX_ITEMS = 1_000_000  # of an import
 MAX_CHARACTERS = 200_000  # of a prompt, or of one answer
-CHUNK = 100  # items stored in one transaction: annotators wait no longer than that takes
+CHUNK = 150  # items stored in one transaction: annotators wait no longer than that takes
 SHOWN = 20  # problems listed in a message
 
 
