@@ -23,13 +23,13 @@ def within(figure: dict[str, Any] | None, sign: str = "") -> str:
     return f"{figure['mean']:{sign}.2f} [{figure['low']:{sign}.2f}, {figure['high']:{sign}.2f}]"
 
 
-def gold_of_arms(found: dict[str, Any]) -> list[str]:
-    """Gold, distance and what the arm's own reward says; beside the arm it is compared with."""
+def gold_of_arms(found: dict[str, Any], by: str) -> list[str]:
+    """Gold, distance and what a reward says, the arm's own or the first; beside the arm it is compared with."""
     beside: dict[str, list[str]] = {}
     for one in found["paired"]:
         if one["metric"] == "gold" and one["b"] != "sft":
             beside.setdefault(one["a"], []).append(f"{within(one, '+')} to `{one['b']}`")
-    said = ["| policy | gold | wins against SFT | KL to SFT | its own reward | gold, difference |", "|---|---|---|---|---|---|"]
+    said = [f"| policy | gold | wins against SFT | KL to SFT | {by} | gold, difference |", "|---|---|---|---|---|---|"]
     for row in found["rows"]:
         cells = [f"`{row['name']}`", within(row["gold"]), within(row["win_vs_sft"]), within(row["kl_interval"]), within(row["proxy_interval"])]  # fmt: skip
         said.append("| " + " | ".join([*cells, "; ".join(beside.get(row["name"], ["–"]))]) + " |")
@@ -112,13 +112,16 @@ def main() -> None:
     parser.add_argument("ablations", type=Path, nargs="?")
     asked = parser.parse_args()
     found = json.loads((asked.study / "summary.json").read_text(encoding="utf-8"))
-    put("arms", gold_of_arms(found))
+    put("arms", gold_of_arms(found, "its own reward"))
     put("rewards", rewards_on_answers(found))
     put("pairs", pairs_by_confidence(found))
     draw(found, IMAGE)
     if asked.ablations:
         other = json.loads((asked.ablations / "summary.json").read_text(encoding="utf-8"))
-        put("ablations", [*gold_of_arms(other), "", *rewards_on_answers(other), "", *pairs_by_confidence(other)])
+        put(
+            "ablations",
+            [*gold_of_arms(other, "the first reward"), "", *rewards_on_answers(other), "", *pairs_by_confidence(other)],
+        )
 
 
 if __name__ == "__main__":
