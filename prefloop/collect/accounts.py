@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
-from sqlalchemy import Connection, Row, delete, func, insert, select, update
+from sqlalchemy import Connection, Row, bindparam, delete, func, insert, select, update
 
 from prefloop.collect.access import ROLES, SCOPES
 from prefloop.collect.answers import is_storable
@@ -263,10 +263,15 @@ def create_token(
     return identity, secret
 
 
+OF_TOKEN = (  # made once: to make a statement takes longer than to run it, and every request of a program runs this one
+    select(api_token, app_user.c.is_owner, app_user.c.display, app_user.c.state)
+    .select_from(api_token.join(app_user, app_user.c.id == api_token.c.user_id))
+    .where(api_token.c.sha256 == bindparam("sha256"))
+)
+
+
 def by_token(connection: Connection, secret: str, now: int) -> Principal | None:
-    joined = api_token.join(app_user, app_user.c.id == api_token.c.user_id)
-    columns = (api_token, app_user.c.is_owner, app_user.c.display, app_user.c.state)
-    found = connection.execute(select(*columns).select_from(joined).where(api_token.c.sha256 == fingerprint(secret))).first()
+    found = connection.execute(OF_TOKEN, {"sha256": fingerprint(secret)}).first()
     if found is None or found.state != "active" or (found.expires is not None and found.expires <= now):
         return None
     return Principal(found.user_id, found.is_owner, found.display, frozenset(json.loads(found.scopes_json)))

@@ -3,7 +3,7 @@
 import re
 from typing import Any
 
-from sqlalchemy import Connection, Row, func, insert, or_, select, update
+from sqlalchemy import Connection, Row, bindparam, func, insert, or_, select, update
 
 from prefloop.collect.access import Standing
 from prefloop.collect.accounts import Principal, join
@@ -56,9 +56,13 @@ def add_schema(connection: Connection, *, project_id: str, schema: TaskSchema, u
     return version
 
 
+NAMED = select(project).where(or_(project.c.slug == bindparam("name"), project.c.id == bindparam("name")))
+ROLE = select(member.c.role).where(member.c.project_id == bindparam("project"), member.c.user_id == bindparam("user"))
+
+
 def find(connection: Connection, name: str) -> Row[Any]:
     """A project by its slug or id."""
-    found = connection.execute(select(project).where(or_(project.c.slug == name, project.c.id == name))).first()
+    found = connection.execute(NAMED, {"name": name}).first()
     if found is None:
         raise not_found("project")
     return found
@@ -68,8 +72,8 @@ def standing(connection: Connection, project_id: str, who: Principal) -> Standin
     """What somebody is in a project."""
     if who.is_owner:
         return Standing("owner", who.scopes)
-    here = select(member.c.role).where(member.c.project_id == project_id, member.c.user_id == who.user_id)
-    return Standing(connection.scalar(here) or "", who.scopes)
+    role = connection.scalar(ROLE, {"project": project_id, "user": who.user_id})
+    return Standing(role or "", who.scopes)
 
 
 def set_state(connection: Connection, project_id: str, state: str, *, user_id: str | None, now: int) -> None:

@@ -13,7 +13,8 @@ import torch
 
 from prefloop.engine.progress import say
 from prefloop.errors import RunError
-from prefloop.models.batch import Batch, row_lengths, row_tokens, sizes, take, trim
+from prefloop.models.batch import Batch, row_lengths, row_tokens, take, trim
+from prefloop.models.parts import sizes
 
 
 class Portions:

@@ -4,7 +4,7 @@ What is there all the time (weights, moments, averages, answers) is added up; of
 and what is let go before they come (the sampler's copy of the weights with its keys and values, a model that is asked once),
 only the larger is counted, for they are not there together. The interpreter and its libraries are not counted: they are in
 memory already. Passes without a gradient are limited to as many tokens as an update is by itself
-(``models/batch.TOKENS_AT_ONCE``) and keep less of them.
+(``models/parts.TOKENS_AT_ONCE``) and keep less of them.
 
 On a processor an update that is cut needs more than its largest part. PyTorch asks for blocks that begin at multiples of 64
 bytes, for which glibc (2.36) looks for a little more than that, so a block does not fit where one of its size has been. The

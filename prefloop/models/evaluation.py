@@ -8,17 +8,16 @@ import torch
 from torch import Tensor, nn
 
 from prefloop.models.batch import (
-    TOKENS_AT_ONCE,
     RankedBatch,
     RolloutBatch,
     TokenBatch,
     move,
     row_lengths,
     row_tokens,
-    sizes,
     take,
     trim,
 )
+from prefloop.models.parts import TOKENS_AT_ONCE, sizes
 from prefloop.ops.loss import Loss
 
 Batch = TypeVar("Batch", TokenBatch, RankedBatch, RolloutBatch)

@@ -20,12 +20,12 @@ from torch import nn
 from prefloop.data.reward_spec import terms_of
 from prefloop.data.rules import RULES_FILE, chance, penalty, read_rules, under
 from prefloop.errors import ConfigError, DataError, PrefloopError, RunError
-from prefloop.models.batch import TOKENS_AT_ONCE, sizes
 from prefloop.models.encode import Encoder, Template
 from prefloop.models.evaluation import by_prompts
 from prefloop.models.heads import at_rest, sequence_rewards, unwrapped
 from prefloop.models.judge import JudgeScorer
 from prefloop.models.load import context_length, load_policy, load_reward
+from prefloop.models.parts import TOKENS_AT_ONCE, sizes
 from prefloop.models.shared_prefix import completion_logprobs
 from prefloop.models.tokenizer import load_tokenizer, refuse_foreign_tokenizer
 from prefloop.ops.preference import per_token

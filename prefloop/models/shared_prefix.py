@@ -19,10 +19,11 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from prefloop.models.batch import TOKENS_AT_ONCE, RankedBatch, flat_rows, row_tokens, sizes, take, trim
+from prefloop.models.batch import RankedBatch, flat_rows, row_tokens, take, trim
 from prefloop.models.block_mask import attending_in_blocks, why_not_in_blocks
 from prefloop.models.heads import at_rest, head_is_plain, output_head, policy_logprobs, sequence_rewards, unwrapped
 from prefloop.models.last_layer import reading_only
+from prefloop.models.parts import TOKENS_AT_ONCE, sizes
 from prefloop.models.prefix_attention import Layout, attending_in_parts, attends_in_parts, layout_of
 from prefloop.ops.logprobs import logprobs_from_hidden, span_mask
 

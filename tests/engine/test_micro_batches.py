@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from prefloop.engine.learner import Learner, Term
-from prefloop.engine.micro_batches import is_out_of_memory, micro_batches, sizes
+from prefloop.engine.micro_batches import is_out_of_memory, micro_batches
 from prefloop.errors import RunError
 from prefloop.models.batch import RankedBatch, row_tokens
+from prefloop.models.parts import sizes
 from tests.engine.toy import Toy, of_text, text
 from tests.helpers import assert_close
 

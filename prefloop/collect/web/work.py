@@ -9,6 +9,7 @@ from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Request, Response
+from fastapi.responses import JSONResponse
 from sqlalchemy import Connection, and_, or_, select
 
 from prefloop.collect import answers, consent, media, queue, reviews, turns
@@ -35,7 +36,7 @@ def next_turn(request: Request, response: Response, here: AtWork, body: Next | N
     service_of(request).read(consent.refuse_without, project_id=here.project.id, user_id=here.who.user_id)
     found = service_of(request).write(queue.claim, project_id=here.project.id, user_id=here.who.user_id, beside=beside)
     if isinstance(found, queue.Turn):
-        return service_of(request).read(screen, turn=found)
+        return JSONResponse(service_of(request).read(screen, turn=found))  # nothing in it is to be converted
     headers = {"Prefloop-Reason": found.reason}
     if found.until is not None:
         headers["Prefloop-Until"] = str(found.until)
