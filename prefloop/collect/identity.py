@@ -28,8 +28,8 @@ class Ulids:
             drawn = (now << 80) | secrets.randbits(79)  # half the room above is left for those that follow
             is_same = self.last >> 80 == now
             self.last = self.last + 1 + secrets.randbits(32) if is_same else drawn
-            drawn = self.last
-        return "".join([PAIRS[(drawn >> shift) & 1023] for shift in range(120, -1, -10)])
+            made = self.last
+        return "".join([PAIRS[(made >> shift) & 1023] for shift in range(120, -1, -10)])
 
 
 ULIDS = Ulids()

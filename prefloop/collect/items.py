@@ -17,7 +17,7 @@ LOOKED_UP = 500  # ids in one question to the database
 
 
 NUMBERS = union_all(*(select(literal(number, literal_execute=True).label("number")) for number in range(MAX_OVERLAP))).subquery()
-NEW_SLOTS = insert(slot).from_select(  # three of every item: the database makes them sooner than they are handed to it
+NEW_SLOTS = insert(slot).from_select(  # the database makes the slots of an item sooner than they are handed to it
     ["item_id", "slot_no", "project_id", "priority", "shuffle_key", "state", "opened"],
     select(item.c.id, NUMBERS.c.number, item.c.project_id, item.c.priority, item.c.shuffle_key, text("'open'"), text("0"))
     .select_from(item.join(NUMBERS, NUMBERS.c.number < bindparam("overlap")))

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Row, delete, insert, select, update
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from prefloop.collect import apart, exports, imports
 from prefloop.collect.database import Database
@@ -58,6 +60,7 @@ class Jobs:
         self.database, self.folder = database, folder
         self.bell = threading.Event()
         self.is_stopping = False
+        self.n_done = 0  # of the job in hand
         self.thread = threading.Thread(target=self.run, name="prefloop-jobs", daemon=True)
 
     def start(self) -> None:
@@ -93,6 +96,7 @@ class Jobs:
             self.bell.wait(POLL)
 
     def do(self, one: Row[Any]) -> None:
+        self.n_done = 0
         works = {"import": self.do_import, "export": self.do_export}
         try:
             result, state = works[one.kind](one, json.loads(one.settings_json)), "done"
@@ -101,7 +105,7 @@ class Jobs:
         except Exception as error:
             log.exception("job %s failed", one.id)
             result, state = {"error": f"{type(error).__name__}: the server's log says where"}, "failed"
-        change = {"state": state, "result_json": as_json(result), "finished": self.database.clock()}
+        change = {"state": state, "result_json": as_json(result), "finished": self.database.clock(), "n_done": self.n_done}
         self.insist(lambda connection: connection.execute(update(job).where(job.c.id == one.id).values(change)))
 
     def insist(self, work: Callable[[Connection], object]) -> None:
@@ -110,7 +114,7 @@ class Jobs:
             try:
                 self.database.write(work)
                 return
-            except Exception:
+            except (OperationalError, PoolTimeout):  # anything else would never come right
                 if self.is_stopping:
                     raise
                 log.exception("the end of a job waits: it cannot be written")
@@ -139,6 +143,7 @@ class Jobs:
 
         def tell(n: int) -> None:
             nonlocal told
+            self.n_done = n
             if time.monotonic() - told < TELLING:  # each is a transaction that people's work waits for
                 return
             told = time.monotonic()

@@ -189,3 +189,8 @@ def test_the_end_of_a_job_is_written_once_there_is_room(sqlite, tmp_path, monkey
     ends.clear()
     with pytest.raises(OperationalError):
         work.insist(write)
+
+
+def test_a_fault_that_would_never_come_right_is_not_tried_again(sqlite, tmp_path):
+    with pytest.raises(ZeroDivisionError):
+        Jobs(sqlite, tmp_path).insist(lambda connection: 1 / 0)

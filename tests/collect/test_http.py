@@ -459,6 +459,8 @@ def the_whole_way(site: Site, tmp_path) -> None:
         project = server.create("loop", overlap=1)
         report = project.push(some_groups(4))
         assert (report["added"], report["n_problems"]) == (4, 0)
+        last = server.ask("GET", f"{project.path}/jobs").json()["jobs"][0]
+        assert (last["state"], last["n_done"]) == ("done", 4)  # all of them, though it is told only now and then
         with pytest.raises(DataError, match=r"groups\.jsonl:2, 1 answers"):
             project.push([*some_groups(1, start=9), *some_groups(1, start=8, k=1)])
         with pytest.raises(Waiting, match="0 judgments of 4"):
