@@ -23,6 +23,8 @@
    t(key, values)        a text in the page's language: "{n} left" takes { n: 3 }; "key.one" is used where n is 1.
    words(said, fallback) what a schema says in the page's language: { en, zh } or a string.  language is "en" or "zh".
    date(ms), number(n), nth(n), duration(ms)   in the page's language.
+   latest()              for lists and views asked for again before the answer came: const asking = latest(); then, each time,
+                         const isLast = asking(); … await api(…); if (!isLast()) return; what was asked last is what is shown.
    rendered([text, …])   Promise of HTML the server made and cleaned; showHtml(element, html) is the ONLY way it gets in.
    toast(text, { kind, action: { label, run } })      announce(text) says it to screen readers only.
    dialog({ title, body, actions: [{ value, label, kind }], isWide, onOpen })   Promise of the value chosen, null if closed.
@@ -189,6 +191,14 @@ async function askForPassword() {
   const chosen = await dialog({ title: t("again.title"), body, actions, check });
   if (chosen !== "go") location.assign("/login");
   return chosen === "go";
+}
+
+export function latest() {
+  let asked = 0;
+  return () => {
+    const mine = (asked += 1);
+    return () => mine === asked;
+  };
 }
 
 export function labelled(label, input, hint) {

@@ -1,11 +1,12 @@
 // All items of a project in pages: looked for by words, filtered, and changed together.
-import { api, el, fill, number, page, t, toast } from "./base.js";
+import { api, el, fill, latest, number, page, t, toast } from "./base.js";
 import { frame, path } from "./project_frame.js";
 
 page({ title: "view.items" }, async ({ main, place }) => {
   const slug = place.project;
   const { head, mayManage } = await frame(slug, "items");
   const chosen = new Set();
+  const asking = latest();
   const words = el("input", { class: "input", type: "search", name: "q", "aria-label": t("items.words"), placeholder: t("items.words") });
   const status = choice("status", ["", "active", "held", "removed"]);
   const kind = choice("kind", ["", "normal", "gold", "check", "repeat"]);
@@ -29,7 +30,9 @@ page({ title: "view.items" }, async ({ main, place }) => {
 
   async function load(cursor = "") {
     const asked = new URLSearchParams({ cursor, status: status.value, kind: kind.value, q: words.value.trim() });
+    const isLast = asking();
     const found = await api("GET", path(slug, `/items?${asked}`));
+    if (!isLast()) return;
     if (!cursor) {
       fill(rows);
       chosen.clear();

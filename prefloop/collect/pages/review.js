@@ -1,5 +1,5 @@
 // The reviewer's page: what waits for a look, one item with everything said of it, and what it comes to. Names stay hidden until then.
-import { api, ask, date, dialog, el, fill, keys, labelled, page, rendered, showHtml, t, toast, words } from "./base.js";
+import { api, ask, date, dialog, el, fill, keys, labelled, latest, page, rendered, showHtml, t, toast, words } from "./base.js";
 import { gallery } from "./media.js";
 import { parse } from "./order.js";
 import { percent, shown } from "./dashboard_charts.js";
@@ -15,6 +15,8 @@ page({ title: "view.review", isWide: true }, async ({ main, place }) => {
   const queue = el("ul", { class: "plain queue" });
   const more = el("button", { type: "button", class: "button quiet", hidden: true, onclick: () => list(more.dataset.cursor) }, t("items.more"));
   const view = el("section", { class: "stack view", "aria-live": "off" });
+  const listing = latest();
+  const showing = latest();
   let current = null;
   main.append(el("div", { class: "review" }, head, el("div", { class: "two" }, el("aside", { class: "stack" }, filter, queue, more), view)));
   await list();
@@ -23,7 +25,9 @@ page({ title: "view.review", isWide: true }, async ({ main, place }) => {
   keys.add([{ keys: "a", name: "review.accept_all", run: () => current && decide({ method: "all" }) }, { keys: "j", name: "review.next", run: () => step(1) }, { keys: "k", name: "review.before", run: () => step(-1) }]);
 
   async function list(cursor = "") {
+    const isLast = listing();
     const found = await api("GET", path(slug, `/review-queue?${new URLSearchParams({ reason: filter.value, cursor })}`));
+    if (!isLast()) return;
     if (!cursor) fill(queue);
     queue.append(...found.items.map(entry));
     if (!queue.childElementCount && !found.cursor) fill(queue, el("li", { class: "soft" }, t("review.nothing")));
@@ -45,17 +49,20 @@ page({ title: "view.review", isWide: true }, async ({ main, place }) => {
   }
 
   async function show(id) {
-    current = await api("GET", `/items/${id}/review`);
-    for (const one of queue.querySelectorAll("[data-item]")) one.classList.toggle("here", one.dataset.item === id);
-    await draw(current);
+    const isLast = showing();
+    const one = await api("GET", `/items/${id}/review`);
+    const texts = one.completions.map(({ content }) => content.text ?? "");
+    const html = await rendered([...one.prompt.messages.map(({ content }) => content), ...texts]);
+    if (!isLast()) return;
+    current = one; // only now: what is decided is what is on the page
+    for (const entry of queue.querySelectorAll("[data-item]")) entry.classList.toggle("here", entry.dataset.item === id);
+    draw(one, html);
   }
 
-  async function draw(one) {
+  function draw(one, html) {
     const order = one.consensus ? one.consensus.tiers.flat() : one.completions.map(({ id }) => id);
     const letter = Object.fromEntries(one.completions.map(({ id }, place) => [id, LETTERS[place]]));
     const pictures = gallery();
-    const texts = one.completions.map(({ content }) => content.text ?? "");
-    const html = await rendered([...one.prompt.messages.map(({ content }) => content), ...texts]);
     const turns = one.prompt.messages.map(({ role }, place) => el("div", { class: "turn" }, el("span", { class: "label" }, t(`said_by.${role}`)), showHtml(el("div", { class: "md" }), html[place])));
     const cards = one.completions.map(({ id, source, content }, place) => ({ id, card: el("article", { class: "sheet card" }, el("div", { class: "row" }, el("span", { class: "badge" }, letter[id]), source && el("span", { class: "tag" }, source)),
       content.type === "text" ? showHtml(el("div", { class: "md" }), html[one.prompt.messages.length + place]) : pictures.show(content, letter[id].toUpperCase())) }));

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from prefloop.collect.web.pages import assets
 from tests.collect.browser.conftest import LIGHTS, PHONE, Visit, photograph
@@ -162,6 +162,43 @@ def test_items_are_found_and_held_together(filled: Site, visit: Visit):
     held = ask(filled, "/projects/kettle/items?status=held")["items"]
     assert len(held) == 2 and all("Hamlet" in one["prompt"] for one in held)
     filled.ask("manager", "POST", "/projects/kettle/items:bulk", json={"ids": [one["id"] for one in held], "status": "active"})
+
+
+def test_a_list_that_comes_late_does_not_replace_what_was_asked_after_it(filled: Site, visit: Visit):
+    page = visit("/projects/kettle/items", "manager")
+    expect(page.locator("tbody tr")).to_have_count(len(ask(filled, "/projects/kettle/items")["items"]))
+    late: list[Route] = []  # the list without words is asked for again, and kept on its way
+    page.route(lambda url: "/items?" in url and "hamlet" not in url, lambda route: late.append(route))
+    with page.expect_request("**/items?*"):
+        page.get_by_role("button", name="Look").click()
+    page.locator("[name=q]").fill("hamlet")
+    page.locator("[name=kind]").select_option("normal")
+    expect(page.locator("tbody tr")).to_have_count(6)
+    with page.expect_response("**/items?*"):
+        late.pop().continue_()
+    page.locator("tbody input").first.check()
+    page.wait_for_timeout(100)  # nothing is to be waited for where nothing is to happen
+    expect(page.locator("tbody tr")).to_have_count(6)
+    expect(page.locator(".bulk [role=status]")).to_contain_text("1")
+
+
+def test_what_a_reviewer_sees_is_what_was_chosen_last(filled: Site, visit: Visit):
+    first, second = (one["id"] for one in ask(filled, "/projects/kettle/review-queue", "reviewer")["items"][:2])
+    page = visit("/projects/kettle/review", "reviewer")
+    expect(page.locator(f".queue .here[data-item='{first}']")).to_have_count(1)
+    late: list[Route] = []  # the second item's answer is kept on its way until the first one is chosen again
+    page.route(f"**/items/{second}/review", lambda route: late.append(route))
+    with page.expect_request(f"**/items/{second}/review"):
+        page.locator(f".queue [data-item='{second}'] button").click()
+    with page.expect_response(f"**/items/{first}/review"):
+        page.locator(f".queue [data-item='{first}'] button").click()
+    with page.expect_response(f"**/items/{second}/review"):
+        late.pop().continue_()
+    page.wait_for_timeout(100)
+    expect(page.locator(f".queue .here[data-item='{first}']")).to_have_count(1)
+    with page.expect_request("**/adjudicate") as sent:
+        page.keyboard.press("a")
+    assert first in sent.value.url
 
 
 @pytest.mark.parametrize("path", ["", "/items", "/review", "/setup"])
