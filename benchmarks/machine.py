@@ -21,9 +21,10 @@ def machine() -> str:
 
 
 def commit() -> str:
-    """The commit measured; with a plus where the working tree differed from it."""
-    said = subprocess.run(["git", "describe", "--always", "--dirty=+", "--exclude=*"], cwd=ROOT, capture_output=True, text=True)
-    return said.stdout.strip() or "unknown"
+    """The commit measured; with a plus where what runs differed from it. Results of the benchmark before do not run."""
+    said = subprocess.run(["git", "describe", "--always", "--exclude=*"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
+    changed = ["git", "diff", "--quiet", "HEAD", "--", "prefloop", "benchmarks", "constraints.txt", ":!benchmarks/results"]
+    return f"{said}{'+' if subprocess.run(changed, cwd=ROOT).returncode else ''}" if said else "unknown"
 
 
 class Clock(NamedTuple):
