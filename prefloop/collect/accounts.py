@@ -225,11 +225,16 @@ def close_session(connection: Connection, sha256: str) -> None:
     connection.execute(delete(session).where(session.c.sha256 == sha256))
 
 
+OF_SESSION = (  # made once: to make a statement takes longer than to run it, and every request of a page runs this one
+    select(session, app_user.c.is_owner, app_user.c.display, app_user.c.state)
+    .select_from(session.join(app_user, app_user.c.id == session.c.user_id))
+    .where(session.c.sha256 == bindparam("secret"))
+)
+
+
 def by_session(connection: Connection, secret: str, now: int) -> tuple[Principal, bool] | None:
     """Who holds a cookie, and whether its use is worth writing down."""
-    joined = session.join(app_user, app_user.c.id == session.c.user_id)
-    columns = (session, app_user.c.is_owner, app_user.c.display, app_user.c.state)
-    found = connection.execute(select(*columns).select_from(joined).where(session.c.sha256 == fingerprint(secret))).first()
+    found = connection.execute(OF_SESSION, {"secret": fingerprint(secret)}).first()
     if found is None or found.state != "active":
         return None
     if now - found.last_used > SESSION_IDLE or now - found.created > SESSION_ALL:
@@ -263,7 +268,7 @@ def create_token(
     return identity, secret
 
 
-OF_TOKEN = (  # made once: to make a statement takes longer than to run it, and every request of a program runs this one
+OF_TOKEN = (  # made once, as OF_SESSION
     select(api_token, app_user.c.is_owner, app_user.c.display, app_user.c.state)
     .select_from(api_token.join(app_user, app_user.c.id == api_token.c.user_id))
     .where(api_token.c.sha256 == bindparam("sha256"))

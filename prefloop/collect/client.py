@@ -128,11 +128,15 @@ class Project:
         while True:
             found = self.server.ask("GET", f"/jobs/{job}").json()
             progress(found["n_done"])
-            if found["state"] == "failed":
+            if found["state"] in ("failed", "cancelled"):
                 raise DataError(found["result"]["error"])
             if found["state"] == "done":
                 return found
             time.sleep(POLL)
+
+    def cancel(self, job: str) -> Json:
+        """End an import or an export before it is done; how far it is now."""
+        return self.server.ask("POST", f"/jobs/{job}/cancel").json()
 
     def pull(self, folder: str | Path, *, format: str = "kway", **settings: Any) -> Json:
         """Export into a new folder; the manifest, whose hashes the files have."""

@@ -80,8 +80,12 @@ class Database:
 
     def read(self, work: Work[T]) -> T:
         """The result of a work that changes nothing."""
-        with self.readers.connect() as connection:
+        with self.reading() as connection:
             return work(connection)
+
+    def reading(self) -> Connection:
+        """A connection for looking, to be used with ``with``."""
+        return self.readers.connect()
 
     @contextlib.contextmanager
     def snapshot(self) -> Iterator[Connection]:
@@ -171,7 +175,7 @@ def with_retries(engine: Engine, work: Work[T]) -> T:
 
 
 class SQLiteWriter:
-    """A thread that alone writes; what waits together is committed together, each work in a savepoint of its own."""
+    """A thread that alone writes; what waits together is committed together, each work after the first in a savepoint."""
 
     def __init__(self, url: URL):
         self.engine = writing_engine(url)
@@ -209,8 +213,10 @@ class SQLiteWriter:
         outcomes: list[tuple[Task, Any, BaseException | None]] = []
         try:
             with connection.begin():
-                for task in self.batch(first):
-                    outcomes.append((task, None, None))  # so that whatever happens, everyone is answered
+                outcomes.append((first, None, None))  # so that whatever happens, everyone is answered
+                outcomes[-1] = (first, first.work(connection), None)  # alone so far: what it raises undoes all there is
+                for task in self.batch():
+                    outcomes.append((task, None, None))
                     outcomes[-1] = (task, *tried(connection, task.work))
         except BaseException as error:
             undo(connection)
@@ -223,8 +229,8 @@ class SQLiteWriter:
             else:
                 task.future.set_exception(error)
 
-    def batch(self, first: Task) -> Iterator[Task]:
-        yield first
+    def batch(self) -> Iterator[Task]:
+        """What else waits."""
         ends = time.monotonic() + BATCH_SECONDS
         for _ in range(BATCH - 1):
             if time.monotonic() >= ends:

@@ -32,6 +32,8 @@ from prefloop.errors import ConfigError, DataError, RunError
 from prefloop.records import Prompt, Ranking
 from prefloop.stats.agreement import between_annotators, ranking_agreement, total
 
+TOLD = 500  # items between two words of how far an export is
+
 
 class ExportConfig(Config):
     """What is exported, and how."""
@@ -398,7 +400,7 @@ def write_all(
             for line in FORMATS[format](judged, config):
                 file.write(line)
             summary.add(judged)
-            if summary.items % 500 == 0:
+            if summary.items % TOLD == 0:
                 progress(summary.items)
         if format == "audit":
             (file,) = files.values()

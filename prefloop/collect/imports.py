@@ -100,12 +100,15 @@ def look(
     *,
     schema: TaskSchema | None = None,
     keep: Callable[[NewItem], object] = lambda item: None,
+    check: Callable[[], object] = lambda: None,
 ) -> Report:
-    """The dry run: every row is read and held against the project; nothing is stored."""
+    """The dry run: every row is read and held against the project; nothing is stored. ``check`` is called now and then, and
+    raises where nobody waits for it any more."""
     schema = schema or database.read(lambda connection: queue.current_schema(connection, project_id)[1])
     files = source.files if isinstance(source, MediaFolder) else {}
     report = Report(title_of(source))
     for chunk in chunks(checked(source, schema, report)):
+        check()
         database.read(lambda connection, chunk=chunk: compare(connection, project_id, chunk, report))
         find = lambda connection, chunk=chunk: without_files(  # noqa: E731
             connection, project_id, chunk, report, schema.medium, set(files)
@@ -118,11 +121,17 @@ def look(
 
 
 def look_into(
-    database: Database, project_id: str, source: str | Path | MediaFolder, waiting: Path, *, schema: TaskSchema | None = None
+    database: Database,
+    project_id: str,
+    source: str | Path | MediaFolder,
+    waiting: Path,
+    *,
+    schema: TaskSchema | None = None,
+    check: Callable[[], object] = lambda: None,
 ) -> Report:
     """``look``, whose items are written to a file; ``kept`` reads them there."""
     with waiting.open("w", encoding="utf-8") as file:
-        return look(database, project_id, source, schema=schema, keep=lambda item: file.write(as_line(item)))
+        return look(database, project_id, source, schema=schema, keep=lambda item: file.write(as_line(item)), check=check)
 
 
 def title_of(source: str | Path | MediaFolder) -> str:
@@ -159,11 +168,13 @@ def run(
             raise DataError("\n".join([f"{looked.name} holds nothing to import", *looked.lines()[1:]]))
         project_id = before(project_id)
         secret = database.read(lambda connection: items.secret_of(connection, project_id))
-        with waiting.open(encoding="utf-8") as file:
-            for chunk in chunks(kept(file)):
-                looked.added += store(database, project_id, chunk, priority, secret)
-                progress(looked.added)
-    database.write(lambda connection: items.added_all(connection, project_id))
+        try:
+            with waiting.open(encoding="utf-8") as file:
+                for chunk in chunks(kept(file)):
+                    looked.added += store(database, project_id, chunk, priority, secret)
+                    progress(looked.added)
+        finally:  # broken off, too: what was stored until then is to be found
+            database.write(lambda connection: items.added_all(connection, project_id))
     return looked
 
 
@@ -184,24 +195,23 @@ def store(database: Database, project_id: str, chunk: list[NewItem], priority: i
     places = items.places(secret, chunk, now)
 
     def work(connection: Connection) -> int:
-        clashing = items.contradictions(connection, project_id, chunk)  # again: somebody else may have stored in between
-        kept = [number for number, one in enumerate(chunk) if one.ext_id not in clashing]
+        there = items.there(connection, project_id, chunk)  # again: somebody else may have stored in between
+        kept = [number for number, one in enumerate(chunk) if one.ext_id not in there.clashing]
         given = [places[number] for number in kept]
         fit = [chunk[number] for number in kept]
-        return items.add(connection, project_id, fit, priority=priority, now=now, given=given).added
+        return items.add(connection, project_id, fit, priority=priority, now=now, given=given, known=there.known).added
 
     return database.write(work, is_long=True)
 
 
 def compare(connection: Connection, project_id: str, chunk: list[Found], report: Report) -> None:
     """Hold items against those of the project."""
-    fresh = [found.item for found in chunk]
-    clashing = items.contradictions(connection, project_id, fresh)
+    there = items.there(connection, project_id, [found.item for found in chunk])
     for found in chunk:
-        if clash := clashing.get(found.item.ext_id):
+        if clash := there.clashing.get(found.item.ext_id):
             report.wrong(Problem(found.where, "an id that stands for something else in this project", clash))
             report.items -= 1
-    report.known += len(items.known_ids(connection, project_id, [one.ext_id for one in fresh if one.ext_id not in clashing]))
+    report.known += len(there.known)
 
 
 def without_files(

@@ -24,6 +24,13 @@ NEW_SLOTS = insert(slot).from_select(  # the database makes the slots of an item
     .where(item.c.id.in_(bindparam("items", expanding=True))),
 )
 
+HERE = select(project.c.secret, project.c.overlap).where(project.c.id == bindparam("project"))
+OF_PROMPTS = (
+    select(item.c.prompt_id, item.c.ext_id, item_body.c.prompt_json, item_body.c.completions_json)
+    .select_from(item.join(item_body, item_body.c.item_id == item.c.id))
+    .where(item.c.project_id == bindparam("project"), item.c.prompt_id.in_(bindparam("prompts", expanding=True)))
+)
+
 
 class NewItem(NamedTuple):
     """A prompt with its completions, as they are stored."""
@@ -41,6 +48,13 @@ class Place(NamedTuple):
     shuffle_key: int
 
 
+class There(NamedTuple):
+    """What a project holds of some items already."""
+
+    clashing: dict[str, str]  # the ext_id of each that says under an id what is said otherwise there, and which id
+    known: set[str]  # the ext_ids of those that are there, word for word
+
+
 class Added(NamedTuple):
     """What became of some items."""
 
@@ -55,27 +69,21 @@ def new_item(prompt: Prompt, completions: Sequence[Completion]) -> NewItem:
     return NewItem(ext_id, prompt.id, as_json(prompt.model_dump()), as_json(listed))
 
 
-def contradictions(connection: Connection, project_id: str, items: Sequence[NewItem]) -> dict[str, str]:
-    """For each of some items that says under an id what is said otherwise there: its ext_id, and which id."""
-    known = bodies_of_prompts(connection, project_id, sorted({one.prompt_id for one in items}))
+def there(connection: Connection, project_id: str, items: Sequence[NewItem]) -> There:
+    """What a project says of the prompts of some items: one question, as the same item has the same prompt."""
+    bodies: dict[str, list[tuple[str, str]]] = {}
+    ids = set()
+    prompts = sorted({one.prompt_id for one in items})
+    for start in range(0, len(prompts), LOOKED_UP):
+        for row in connection.execute(OF_PROMPTS, {"project": project_id, "prompts": prompts[start : start + LOOKED_UP]}):
+            bodies.setdefault(row.prompt_id, []).append((row.prompt_json, row.completions_json))
+            ids.add(row.ext_id)
     found = {}
-    for one in items:
-        for prompt_json, completions_json in known.get(one.prompt_id, ()):
+    for one in items if bodies else ():
+        for prompt_json, completions_json in bodies.get(one.prompt_id, ()):
             if (clash := contradicted(one, prompt_json, completions_json)) is not None:
                 found[one.ext_id] = clash
-    return found
-
-
-def bodies_of_prompts(connection: Connection, project_id: str, prompts: Sequence[str]) -> dict[str, list[tuple[str, str]]]:
-    known: dict[str, list[tuple[str, str]]] = {}
-    joined = item.join(item_body, item_body.c.item_id == item.c.id)
-    columns = (item.c.prompt_id, item_body.c.prompt_json, item_body.c.completions_json)
-    for start in range(0, len(prompts), LOOKED_UP):
-        part = prompts[start : start + LOOKED_UP]
-        wanted = select(*columns).select_from(joined).where(item.c.project_id == project_id, item.c.prompt_id.in_(part))
-        for row in connection.execute(wanted):
-            known.setdefault(row.prompt_id, []).append((row.prompt_json, row.completions_json))
-    return known
+    return There(found, {one.ext_id for one in items} & ids - found.keys())
 
 
 def contradicted(one: NewItem, prompt_json: str, completions_json: str) -> str | None:
@@ -93,7 +101,7 @@ def contradicted(one: NewItem, prompt_json: str, completions_json: str) -> str |
 
 def secret_of(connection: Connection, project_id: str) -> str:
     """What places in the queue are derived from."""
-    return connection.execute(select(project.c.secret).where(project.c.id == project_id)).scalar_one()
+    return connection.execute(HERE, {"project": project_id}).one().secret
 
 
 def places(secret: str, items: Iterable[NewItem], now: int) -> list[Place]:
@@ -109,11 +117,14 @@ def add(
     priority: int = 0,
     now: int,
     given: Sequence[Place] | None = None,
+    known: set[str] | None = None,
 ) -> Added:
     """Store items with their slots. What is there already stays as it is. Their ``places`` may be ``given``: to make them
-    takes as long as to store the items, and need not be done while others wait to write."""
-    here = connection.execute(select(project).where(project.c.id == project_id)).one()
-    known = known_ids(connection, project_id, [one.ext_id for one in items])
+    takes as long as to store the items, and need not be done while others wait to write. So may what is ``known``, where it
+    was found ``there`` in the same transaction."""
+    here = connection.execute(HERE, {"project": project_id}).one()
+    if known is None:
+        known = there(connection, project_id, items).known
     at = places(here.secret, items, now) if given is None else given
     fresh = {one.ext_id: (one, place) for one, place in zip(items, at, strict=True) if one.ext_id not in known}
     rows, bodies = [], []
@@ -145,15 +156,6 @@ def slot_row(item_id: str, number: int, project_id: str, priority: int, shuffle_
         "item_id": item_id, "slot_no": number, "project_id": project_id, "priority": priority, "shuffle_key": shuffle_key,
         "state": "open", "opened": opened,
     }  # fmt: skip
-
-
-def known_ids(connection: Connection, project_id: str, ext_ids: Sequence[str]) -> set[str]:
-    found: set[str] = set()
-    for start in range(0, len(ext_ids), LOOKED_UP):
-        part = ext_ids[start : start + LOOKED_UP]
-        rows = connection.execute(select(item.c.ext_id).where(item.c.project_id == project_id, item.c.ext_id.in_(part)))
-        found |= {row.ext_id for row in rows}
-    return found
 
 
 def added_all(connection: Connection, project_id: str) -> None:

@@ -10,6 +10,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +21,20 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from prefloop.collect import apart, exports, imports
 from prefloop.collect.database import Database
 from prefloop.collect.identity import as_json
-from prefloop.collect.refusals import not_found
+from prefloop.collect.refusals import Refused, not_found
 from prefloop.collect.tables import idempotency, job
 from prefloop.config import parse
-from prefloop.errors import PrefloopError
+from prefloop.errors import PrefloopError, RunError
 
 POLL = 5.0  # seconds between looks at the table where nobody rang
 TELLING = 0.5  # seconds between two words of how far a job is
 KEPT_DAYS = 30  # of receipts; a client that repeats a submit after that gets "already submitted"
+CANCELLED = "cancelled before it was done"
 log = logging.getLogger("prefloop.collect")
+
+
+class Cancelled(RunError):
+    """Somebody no longer wants a job that was at work."""
 
 
 def create(
@@ -53,6 +59,19 @@ def look_at(connection: Connection, identity: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def cancel(connection: Connection, *, identity: str, now: int) -> bool:
+    """End a job that waits; whether it is running instead, which its thread has to be told (``Jobs.no_longer_wanted``)."""
+    one = connection.execute(select(job).where(job.c.id == identity).with_for_update()).first()
+    if one is None:
+        raise not_found("job")
+    if one.state == "waiting":
+        change = {"state": "cancelled", "result_json": as_json({"error": CANCELLED}), "finished": now}
+        connection.execute(update(job).where(job.c.id == identity).values(change))
+    elif one.state not in ("running", "cancelled"):
+        raise Refused(409, "job_ended", f"this job has ended: it is {one.state}")
+    return one.state == "running"
+
+
 class Jobs:
     """The thread. ``ring`` says that there is something new."""
 
@@ -61,6 +80,7 @@ class Jobs:
         self.bell = threading.Event()
         self.is_stopping = False
         self.n_done = 0  # of the job in hand
+        self.unwanted: set[str] = set()  # jobs that are to end where they are
         self.thread = threading.Thread(target=self.run, name="prefloop-jobs", daemon=True)
 
     def start(self) -> None:
@@ -79,6 +99,10 @@ class Jobs:
 
     def ring(self) -> None:
         self.bell.set()
+
+    def no_longer_wanted(self, identity: str) -> None:
+        """A running job ends at its next step; one that was at its last is done all the same."""
+        self.unwanted.add(identity)
 
     def place(self, identity: str) -> Path:
         """Where the files of a job lie."""
@@ -100,6 +124,8 @@ class Jobs:
         works = {"import": self.do_import, "export": self.do_export}
         try:
             result, state = works[one.kind](one, json.loads(one.settings_json)), "done"
+        except Cancelled as error:
+            result, state = {"error": str(error)}, "cancelled"
         except PrefloopError as error:
             result, state = {"error": str(error)}, "failed"
         except Exception as error:
@@ -107,6 +133,7 @@ class Jobs:
             result, state = {"error": f"{type(error).__name__}: the server's log says where"}, "failed"
         change = {"state": state, "result_json": as_json(result), "finished": self.database.clock(), "n_done": self.n_done}
         self.insist(lambda connection: connection.execute(update(job).where(job.c.id == one.id).values(change)))
+        self.unwanted.discard(one.id)
 
     def insist(self, work: Callable[[Connection], object]) -> None:
         """Write, again and again where the disk is full or the database away: a job that ended must not look as if it ran."""
@@ -122,13 +149,16 @@ class Jobs:
             self.bell.clear()
 
     def do_import(self, one: Row[Any], settings: dict[str, Any]) -> dict[str, Any]:
-        file = self.place(one.id) / settings["name"]
-        if settings["dry_run"]:
-            report = apart.look_into(self.database, one.project_id, file, self.place(one.id) / "looked-at")
-        else:
-            given = {"priority": settings["priority"], "skip_bad": settings["skip_bad"], "looking": apart.look_into}
-            report = imports.run(self.database, one.project_id, file, progress=self.progress_of(one), **given)
-        shutil.rmtree(self.place(one.id), ignore_errors=True)
+        place = self.place(one.id)
+        file, looking = place / settings["name"], partial(apart.look_into, check=lambda: self.go_on(one))
+        try:
+            if settings["dry_run"]:
+                report = looking(self.database, one.project_id, file, place / "looked-at")
+            else:
+                given = {"priority": settings["priority"], "skip_bad": settings["skip_bad"], "looking": looking}
+                report = imports.run(self.database, one.project_id, file, progress=self.progress_of(one), **given)
+        finally:  # refused or cancelled, a file is sent again; killed, the next server finds it where it is
+            shutil.rmtree(place, ignore_errors=True)
         return report.as_dict()
 
     def do_export(self, one: Row[Any], settings: dict[str, Any]) -> dict[str, Any]:
@@ -138,12 +168,19 @@ class Jobs:
         given = {"format": settings["format"], "config": config, "progress": self.progress_of(one)}
         return exports.export(self.database, one.project_id, place, **given)
 
+    def go_on(self, one: Row[Any]) -> None:
+        """Cancelled where a job is to end here."""
+        if one.id in self.unwanted:
+            stays = one.kind == "import" and self.n_done
+            raise Cancelled(f"{CANCELLED}; the {self.n_done:,} items that were stored stay" if stays else CANCELLED)
+
     def progress_of(self, one: Row[Any]) -> Callable[[int], None]:
         told = time.monotonic()
 
         def tell(n: int) -> None:
             nonlocal told
             self.n_done = n
+            self.go_on(one)
             if time.monotonic() - told < TELLING:  # each is a transaction that people's work waits for
                 return
             told = time.monotonic()

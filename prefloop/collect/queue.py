@@ -8,7 +8,7 @@ end of the queue they look once more at all of it; from then on only at slots th
 Expiry is part of every claim: a lease that has run out is an open slot, whatever the sweeping has come to.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -128,6 +128,13 @@ NEW_TURN = insert(assignment)
 OCCUPIED = update(slot).where(
     slot.c.item_id == bindparam("item"), slot.c.slot_no == bindparam("number"), text("slot.state IN ('open', 'hold')")
 )
+LAPSED = (
+    select(slot.c.item_id, slot.c.slot_no, slot.c.assignment_id, slot.c.project_id)
+    .where(IS_LEASED, slot.c.lease_expires <= bindparam("now"))
+    .order_by(slot.c.lease_expires)
+    .limit(SWEPT)
+    .with_for_update(skip_locked=True)
+)
 LET_GO = (
     select(assignment.c.id)
     .select_from(assignment.join(slot, and_(slot.c.item_id == assignment.c.item_id, slot.c.state == "open")))
@@ -214,16 +221,20 @@ def cursors_of(queue: Queue) -> dict[int, Row[Any]]:
     return {row.priority: row for row in queue.connection.execute(CURSORS, given)}
 
 
-def open_priorities(queue: Queue) -> list[int]:
-    """Priorities with open slots, highest first, by as many short looks at the index."""
-    found: list[int] = []
-    index = "INDEXED BY slot_queue" if is_sqlite(queue.connection) else ""
-    below = f"SELECT max(priority) FROM slot {index} WHERE project_id = :project AND state = 'open' AND priority < :below"
+def open_priorities(queue: Queue) -> Iterator[int]:
+    """Priorities with open slots, highest first, by as many short looks at the index as priorities are wanted."""
     last = 2**31 - 1
-    while (priority := queue.connection.scalar(text(below), {"project": queue.project.id, "below": last})) is not None:
-        found.append(priority)
+    highest = highest_open(is_sqlite(queue.connection))
+    while (priority := queue.connection.scalar(highest, {"project": queue.project.id, "below": last})) is not None:
+        yield priority
         last = priority
-    return found
+
+
+@cache
+def highest_open(sqlite: bool) -> Any:
+    """The query for both databases."""
+    index = "INDEXED BY slot_queue" if sqlite else ""
+    return text(f"SELECT max(priority) FROM slot {index} WHERE project_id = :project AND state = 'open' AND priority < :below")
 
 
 def next_open(queue: Queue, priority: int, cursor: Row[Any] | None) -> Row[Any] | None:
@@ -251,14 +262,15 @@ def first(queue: Queue, priority: int, range: str, order: str, after: int, until
     """One open slot of an item this person has not had."""
     statement = open_statement(range, order, sqlite=is_sqlite(queue.connection), lock=True)
     given = {"project": queue.project.id, "priority": priority, "user": queue.user_id, "after": after, "until": until}
-    return queue.connection.execute(text(statement), given).first()
+    return queue.connection.execute(statement, given).first()
 
 
-def open_statement(range: str, order: str, *, sqlite: bool, lock: bool) -> str:
+@cache
+def open_statement(range: str, order: str, *, sqlite: bool, lock: bool) -> Any:
     """The query for both databases. SQLite is told which index to take: its planner's guess is a thousand times slower."""
     index = f"INDEXED BY {'slot_queue' if range == FORWARD else 'slot_reopened'}" if sqlite else ""
     locking = "FOR UPDATE OF s SKIP LOCKED" if lock and not sqlite else ""
-    return OPEN.format(index=index, range=range, order=order, lock=locking)
+    return text(OPEN.format(index=index, range=range, order=order, lock=locking))
 
 
 def is_any_locked(queue: Queue, priority: int, range: str, after: int, until: int) -> bool:
@@ -267,7 +279,7 @@ def is_any_locked(queue: Queue, priority: int, range: str, after: int, until: in
         return False
     statement = open_statement(range, "s.shuffle_key", sqlite=False, lock=False)
     given = {"project": queue.project.id, "priority": priority, "user": queue.user_id, "after": after, "until": until}
-    is_locked = queue.connection.execute(text(statement), given).first() is not None
+    is_locked = queue.connection.execute(statement, given).first() is not None
     queue.locked.extend([priority] if is_locked else [])
     return is_locked
 
@@ -345,14 +357,7 @@ def regain(connection: Connection, mine: Row[Any], minutes: int, now: int) -> bo
 
 def sweep(connection: Connection, now: int) -> int:
     """Open the slots whose leases have run out; how many."""
-    lapsed = (
-        select(slot.c.item_id, slot.c.slot_no, slot.c.assignment_id, slot.c.project_id)
-        .where(IS_LEASED, slot.c.lease_expires <= now)
-        .order_by(slot.c.lease_expires)
-        .limit(SWEPT)
-        .with_for_update(skip_locked=True)
-    )
-    rows = connection.execute(lapsed).all()
+    rows = connection.execute(LAPSED, {"now": now}).all()
     for project_id in sorted({row.project_id for row in rows}):
         gone = [row for row in rows if row.project_id == project_id]
         reopen(connection, project_id, [(row.item_id, row.slot_no) for row in gone])

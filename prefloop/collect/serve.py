@@ -18,6 +18,7 @@ from prefloop.errors import RunError
 
 SQLITE_NAME = "collect.sqlite"
 LOOPBACK = "127.0.0.1"
+KEPT_OPEN = 75  # seconds of a connection that nothing is asked on: longer than people think, or than a proxy keeps its own
 LINGERS = 3.0  # seconds in which PostgreSQL hears that a server was killed: whoever is started at once is not refused for it
 
 
@@ -109,6 +110,7 @@ def serve(
             uvicorn.run(
                 create_app(service), host=host, port=port, log_level="warning", access_log=False, server_header=False,
                 proxy_headers=bool(proxy), forwarded_allow_ips=proxy or None, timeout_graceful_shutdown=10,
+                timeout_keep_alive=KEPT_OPEN,
             )  # fmt: skip
             service.jobs.stop()
             service.talk.stop()

@@ -383,7 +383,7 @@ job = Table(
     Column("project_id", Text, to("project.id"), nullable=False),
     Column("user_id", Text, to("app_user.id")),
     Column("kind", Text, nullable=False),  # import | export
-    Column("state", Text, nullable=False),  # waiting | running | done | failed
+    Column("state", Text, nullable=False),  # waiting | running | done | failed | cancelled
     Column("settings_json", Text, nullable=False),
     Column("result_json", Text, nullable=False, server_default="{}"),
     Column("n_done", Integer, nullable=False, server_default="0"),

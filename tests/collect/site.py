@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import httpx
 import uvicorn
+from sqlalchemy import update
 
 from prefloop.collect import accounts, chat, jobs, media, projects, turns
 from prefloop.collect.backends import ChatConfig
@@ -15,6 +16,7 @@ from prefloop.collect.database import Database, database_url
 from prefloop.collect.identity import new_id
 from prefloop.collect.migrate import migrate
 from prefloop.collect.schema import template
+from prefloop.collect.tables import job
 from prefloop.collect.web.app import create_app
 from prefloop.collect.web.service import Service
 from tests.collect.made import RANKED, Made, add, made
@@ -156,10 +158,19 @@ class Site:
         self.main.do(turns.report_item, **given, reason="x", words="")
         return self.one("SELECT id FROM report")
 
-    def a_job(self) -> str:
+    def a_job(self, *, is_at_work: bool = False) -> str:
+        """An export that is done; or one that is at work for ever."""
         identity, settings = new_id(), {"format": "kway", "settings": {}}
         given = {"identity": identity, "project_id": self.main.id, "user_id": None, "kind": "export", "settings": settings}
-        self.main.do(jobs.create, **given)
+
+        def make(connection) -> None:
+            jobs.create(connection, **given, now=self.database.clock())
+            if is_at_work:
+                connection.execute(update(job).where(job.c.id == identity).values(state="running"))
+
+        self.database.write(make)
+        if is_at_work:
+            return identity
         self.service.jobs.ring()
         while self.database.read(lambda c: jobs.look_at(c, identity))["state"] not in ("done", "failed"):
             time.sleep(0.02)

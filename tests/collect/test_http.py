@@ -125,9 +125,11 @@ MATRIX = {  # route: who may; everybody else hears 401, 403 or 404
     "GET /me/today": KNOWN,
     "POST /projects/{project}/exports": MANAGERS,
     "GET /metrics": OWNER,
+    "GET /events": OWNER,
     "GET /projects/{project}/jobs": MANAGERS,
     "GET /jobs/{identity}": MANAGERS,
     "GET /jobs/{identity}/files/{name}": MANAGERS,
+    "POST /jobs/{identity}/cancel": MANAGERS,
 }
 BODIES = {
     "POST /auth/login": {},
@@ -187,6 +189,8 @@ def a_request(site: Site, route: str, role: str, number: int) -> dict:
         given["headers"] = {"If-Match": "0", "Idempotency-Key": f"{number}"}
     elif path.endswith("/assets"):
         identity, given = "", {"content": a_png()}
+    elif path.endswith("/cancel"):
+        identity = site.a_job(is_at_work=True)
     elif path.startswith("/media/"):
         identity = site.an_address()
     elif "/chat" in path:

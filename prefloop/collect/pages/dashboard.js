@@ -1,7 +1,7 @@
 // How a project is doing: progress, agreement, annotators, bias, sources, reports, exports. Every chart has its table and its CSV.
 import { api, date, el, fill, labelled, number, page, t, toast, words } from "./base.js";
 import { bars, day, figure, intervals, percent, rounded, shades, trend } from "./dashboard_charts.js";
-import { finished, frame, path } from "./project_frame.js";
+import { cancelling, finished, frame, path } from "./project_frame.js";
 
 const FORMATS = ["kway", "trl_preference", "rm_group", "kto", "sft", "openrlhf", "stepwise", "argilla", "labelstudio", "answers", "csv", "parquet", "audit"];
 
@@ -169,14 +169,22 @@ async function files(slug, section) {
   const [{ reports }, { jobs }, { events }] = await Promise.all([api("GET", path(slug, "/reports")), api("GET", path(slug, "/jobs")), api("GET", path(slug, "/events"))]);
   const chosen = el("select", { class: "input" }, FORMATS.map((name) => el("option", { value: name }, name)));
   const list = el("div", { class: "stack" });
-  const show = (job) => job.kind === "export" && list.prepend(el("div", { class: "row small" }, el("span", {}, date(job.created)), job.state === "done"
+  const line = (job) => el("div", { class: "row small", "data-job": job.id }, el("span", {}, date(job.created)), job.state === "done"
     ? Object.keys(job.result.files ?? {}).map((name) => el("a", { href: `/api/v1/jobs/${job.id}/files/${encodeURIComponent(name)}`, download: name }, name))
-    : el("span", { class: job.state === "failed" ? "wrong" : "soft" }, job.result.error ?? t("dash.running"))));
-  [...jobs].reverse().slice(-12).forEach(show);
+    : [el("span", { class: job.state === "failed" ? "wrong" : "soft" }, job.result.error ?? t("dash.running")), ["waiting", "running"].includes(job.state) && cancelling(job.id)]);
+  const show = (job) => {
+    const before = list.querySelector(`[data-job="${job.id}"]`);
+    return before ? before.replaceWith(line(job)) : list.prepend(line(job));
+  };
+  const follow = async (job) => {
+    show(job);
+    if (["waiting", "running"].includes(job.state)) show(await finished(job.id));
+  };
+  [...jobs].reverse().filter(({ kind }) => kind === "export").slice(-12).forEach(follow);
   const begin = async () => {
     const { job } = await api("POST", path(slug, "/exports"), { body: { format: chosen.value } });
     toast(t("dash.export_begun"));
-    show(await finished(job));
+    await follow(await api("GET", `/jobs/${job}`));
   };
   const exporting = el("div", { class: "sheet stack", "data-box": "exports" }, el("h3", {}, t("dash.exports")), el("div", { class: "row" }, labelled(t("dash.format"), chosen), el("button", { type: "button", class: "button", onclick: begin }, t("dash.export"))), list);
   const open = reports.filter(({ state }) => state === "open");

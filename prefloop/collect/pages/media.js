@@ -1,7 +1,8 @@
 // Answers that are files. All pictures of a screen zoom and move together, so that the same spot is compared; holding V shows the
-// other picture in the same place. Of sounds and clips one plays at a time, and the next begins where the last one was; clips
-// also play in step, side by side.
+// other picture in the same place. Of sounds and clips one plays at a time, and the next begins where the last one was; sounds
+// can be made equally loud, as the louder one sounds the better one; clips also play in step, side by side.
 import { announce, el, number, t } from "./base.js";
+import { shape } from "./sound.js";
 
 const MOST = 12;
 const STEP = 1.25;
@@ -103,7 +104,20 @@ export function gallery() {
     made.addEventListener("error", () => made.replaceWith(el("p", { class: "broken" }, t("media.broken"))));
     if (!transport.childElementCount) transport.append(...controls(content.type));
     transport.hidden = false;
-    return made;
+    if (content.type !== "audio") return made;
+    const { drawing, loudness } = shape(made, content.src);
+    loudness.then((found) => {
+      made.loudness = found;
+      level();
+    });
+    return el("div", { class: "sound" }, drawing, made);
+  }
+
+  /* With "equally loud" every sound is turned down to the quietest; one that could not be measured stays as it is. */
+  function level() {
+    const isEqual = Boolean(transport.querySelector("[name=equally_loud]")?.checked);
+    const known = players.map(({ loudness }) => loudness).filter((one) => one > 0);
+    players.forEach((one) => (one.volume = isEqual && one.loudness > 0 ? Math.min(...known) / one.loudness : 1));
   }
 
   const of = (name) => players.find((one) => one.dataset.name === name) ?? last ?? players[0];
@@ -140,9 +154,10 @@ export function gallery() {
     const speed = el("select", { class: "input", "aria-label": t("media.speed"), name: "speed", onchange: () => players.forEach((one) => (one.playbackRate = Number(speed.value))) },
       SPEEDS.map((one) => el("option", { value: String(one), selected: one === 1 }, `${number(one)}×`)));
     const inStep = el("label", { class: "row small" }, el("input", { type: "checkbox", name: "in_step", onchange: () => players.forEach((one) => one.pause()) }), t("media.in_step"));
+    const equal = el("label", { class: "row small", title: t("media.equally_loud_hint") }, el("input", { type: "checkbox", name: "equally_loud", onchange: level }), t("media.equally_loud"));
     const isClip = kind === "video";
     return [el("button", { type: "button", class: "button small-button", onclick: () => play() }, t("media.play")), step("−5", "media.back", -SECONDS), step("+5", "media.on", SECONDS),
-      isClip && step("‹", "media.frame_back", -FRAME), isClip && step("›", "media.frame_on", FRAME), speed, isClip && inStep].filter(Boolean);
+      isClip && step("‹", "media.frame_back", -FRAME), isClip && step("›", "media.frame_on", FRAME), speed, isClip ? inStep : equal].filter(Boolean);
   }
 
   return { show: (content, name) => (content.type === "image" ? picture : player)(content, name), transport, play, wind };

@@ -37,10 +37,18 @@ export async function finished(job, tell = () => {}) {
   for (let wait = 150; ; wait = Math.min(1500, wait * 1.4)) {
     const found = await api("GET", `/jobs/${job}`);
     tell(found.n_done);
-    if (found.state === "done" || found.state === "failed") return found;
+    if (!["waiting", "running"].includes(found.state)) return found;
     await new Promise((resolve) => setTimeout(resolve, wait));
   }
 }
+
+/* Ends a job that is not done yet. What is cancelled as it ends is done: that is nobody's fault, and said by its result. */
+export const cancelling = (job) => el("button", { type: "button", class: "button quiet", "data-cancel": job, onclick: async ({ target }) => {
+  target.disabled = true;
+  await api("POST", `/jobs/${job}/cancel`).catch((problem) => {
+    if (problem.code !== "job_ended") throw problem;
+  });
+} }, t("job.cancel"));
 
 /* Every page of a list that comes with a cursor, up to a number of them. */
 export function more(button, load) {

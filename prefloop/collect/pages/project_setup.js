@@ -1,7 +1,7 @@
 // Setting a project up, step by step: questions, items (or the models of a live chat), a look at what annotators will see, people, quality, start.
 import { api, ask, el, fill, labelled, me, number, page, rendered, showHtml, t, toast, words } from "./base.js";
 import { gallery } from "./media.js";
-import { finished, frame, path } from "./project_frame.js";
+import { cancelling, finished, frame, path } from "./project_frame.js";
 import { chat } from "./setup_chat.js";
 import { folderField, sent } from "./setup_folder.js";
 
@@ -66,11 +66,13 @@ async function items(slug, box, medium, changed) {
     const answer = await fetch(`/api/v1${path(slug, `/items:import?${asked}`)}`, { method: "POST", headers: { "X-CSRF-Token": me.csrf }, body: chosen });
     const begun = await answer.json();
     if (!answer.ok) return fill(said, el("p", { class: "wrong" }, begun.detail));
-    const job = await finished(begun.job, (n) => !isDry && n && fill(said, el("p", { class: "soft" }, t("setup.stored_n", { n: number(n) }))));
+    const progress = el("span", { class: "grow soft" }, t(isDry ? "setup.looking" : "setup.storing"));
+    fill(said, el("div", { class: "row" }, progress, cancelling(begun.job)));
+    const job = await finished(begun.job, (n) => !isDry && n && fill(progress, t("setup.stored_n", { n: number(n) })));
     return report(job, isDry, skipBad);
   };
   const report = async ({ state, result }, isDry, skipBad) => {
-    if (state === "failed") return fill(said, el("pre", { class: "note bad raw" }, result.error));
+    if (state !== "done") return fill(said, el("pre", { class: "note bad raw" }, result.error));
     const lines = [el("p", {}, t("setup.found", { name: result.name, format: result.format, rows: number(result.rows), items: number(result.items), known: number(result.known) })),
       result.n_problems > 0 && el("div", { class: "note bad stack", "data-problems": result.n_problems }, el("strong", {}, t("setup.problems", { n: result.n_problems })), el("ul", {}, result.problems.map((one) => el("li", {}, one)))),
       Object.entries(result.remarks).map(([remark, n]) => el("p", { class: "small soft" }, `${number(n)} × ${remark}`))];

@@ -45,9 +45,9 @@ def create_app(service: Service) -> FastAPI:
     app.state.service = service
     app.state.panels = quality.Panels()
     for router in (
+        work.router,  # first, as it is asked for most: the routes are tried in order
         people.router,
         manage.router,
-        work.router,
         transfer.router,
         quality.router,
         review.router,

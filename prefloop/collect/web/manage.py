@@ -335,13 +335,21 @@ def stats(request: Request, here: Viewer) -> dict[str, Any]:
 def events(request: Request, here: Manager, cursor: str = "") -> dict[str, Any]:
     """What was done to a project, the latest first."""
 
-    def look(connection: Connection) -> dict[str, Any]:
-        wanted = select(event).where(event.c.project_id == here.project.id).order_by(event.c.id.desc()).limit(PAGE)
-        rows = connection.execute(wanted.where(event.c.id < cursor) if cursor else wanted).all()
-        listed = [
-            {"id": row.id, "user": row.user_id, "action": row.action, "object": row.object_id, "detail": json.loads(row.detail_json),
-             "created": row.created} for row in rows
-        ]  # fmt: skip
-        return {"events": listed, "cursor": rows[-1].id if len(rows) == PAGE else None}
+    return service_of(request).read(happened, wanted=select(event).where(event.c.project_id == here.project.id), cursor=cursor)
 
-    return service_of(request).read(look)
+
+@router.get("/events")
+def all_events(request: Request, who: Owner, cursor: str = "") -> dict[str, Any]:
+    """What was done to any project or account, the latest first."""
+    return service_of(request).read(happened, wanted=select(event), cursor=cursor)
+
+
+def happened(connection: Connection, *, wanted: Any, cursor: str) -> dict[str, Any]:
+    """A page of events."""
+    latest = wanted.order_by(event.c.id.desc()).limit(PAGE)
+    rows = connection.execute(latest.where(event.c.id < cursor) if cursor else latest).all()
+    listed = [
+        {"id": row.id, "project": row.project_id, "user": row.user_id, "action": row.action, "object": row.object_id,
+         "detail": json.loads(row.detail_json), "created": row.created} for row in rows
+    ]  # fmt: skip
+    return {"events": listed, "cursor": rows[-1].id if len(rows) == PAGE else None}

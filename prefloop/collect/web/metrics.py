@@ -27,7 +27,7 @@ OF_A_PROJECT = {  # what ``projects.progress`` counts: name and meaning
 }
 
 
-def monitor(who: Anyone) -> Principal:
+async def monitor(who: Anyone) -> Principal:
     """The owner, or a token of theirs that may do no more than look."""
     if not who.is_owner or "view" not in who.scopes:
         raise Refused(

@@ -99,6 +99,17 @@ def get_job(request: Request, identity: str, here: OfJob) -> dict[str, Any]:
     return found
 
 
+@router.post("/jobs/{identity}/cancel", status_code=202)
+def cancel_job(request: Request, identity: str, here: OfJob) -> dict[str, Any]:
+    """End a job before it is done, at once where it waits and at its next step where it is at work. An export leaves nothing,
+    an import the items it has stored: the same file again brings the rest."""
+    service = service_of(request)
+    refuse_unless(here, service.read(jobs.look_at, identity=identity)["kind"])
+    if service.write(jobs.cancel, identity=identity):
+        service.jobs.no_longer_wanted(identity)
+    return service.read(jobs.look_at, identity=identity)
+
+
 @router.get("/jobs/{identity}/files/{name}", response_class=FileResponse, responses=FILES)
 def get_file(request: Request, identity: str, name: str, here: OfJob) -> FileResponse:
     """A file of an export; Range requests go on where a download broke off."""

@@ -5,20 +5,21 @@ own pages (Sec-Fetch-Site, Origin), so that no other site can make it. A program
 cookie. Somebody who may not know of a project hears that there is none.
 """
 
-from collections.abc import Callable
-from typing import Annotated, Any, NamedTuple
+from collections.abc import Awaitable, Callable
+from typing import Annotated, Any, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
 from fastapi import Depends, Request
 from sqlalchemy import Connection, Row, select
 
-from prefloop.collect import accounts, projects
+from prefloop.collect import accounts, consent, projects
 from prefloop.collect.access import Standing
 from prefloop.collect.accounts import Principal
 from prefloop.collect.refusals import Refused, not_found
 from prefloop.collect.tables import item, job, judgment, report
 from prefloop.collect.web.service import service_of
 
+T = TypeVar("T")
 SAFE = ("GET", "HEAD", "OPTIONS")
 COOKIE, SECURE_COOKIE = "prefloop_session", "__Host-prefloop_session"
 
@@ -35,37 +36,46 @@ def cookie_name(request: Request) -> str:
     return SECURE_COOKIE if request.url.scheme == "https" else COOKIE
 
 
-def principal(request: Request) -> Principal:
-    """Whoever makes a request; 401 where nobody does."""
+def asked_by(request: Request, look: Callable[[Connection, Principal], T]) -> T:
+    """What a look at the database finds for whoever makes a request, in the one transaction that also says who that is."""
     service = service_of(request)
-    given = request.headers.get("authorization", "")
-    now = service.database.clock()
-    if given:
-        kind, _, secret = given.partition(" ")
-        who = service.read(accounts.by_token, secret=secret.strip(), now=now) if kind.lower() == "bearer" else None
-    else:
-        who = by_cookie(request, now)
-    if who is None:
-        raise Refused(401, "not_logged_in", "log in, or send a token: Authorization: Bearer …")
-    if request.method not in SAFE:
-        service.changes.spend(who.user_id)
-    return who
-
-
-def by_cookie(request: Request, now: int) -> Principal | None:
-    secret = request.cookies.get(cookie_name(request), "")
-    service = service_of(request)
-    found = service.read(accounts.by_session, secret=secret, now=now) if secret else None
-    if found is None:
-        return None
-    who, is_due = found
-    if request.method not in SAFE:
-        refuse_other_sites(request)
-        if request.headers.get("x-csrf-token", "") != who.csrf:
-            raise Refused(403, "csrf", "this change did not come from a page of this session; load the page again")
+    with service.database.reading() as connection:
+        who, is_due = identified(request, connection, service.database.clock())
+        if request.method not in SAFE:
+            service.changes.spend(who.user_id)
+        found = look(connection, who)
     if is_due:
         service.write(lambda connection, now: accounts.touch(connection, who.session, now))
-    return who
+    return found
+
+
+def identified(request: Request, connection: Connection, now: int) -> tuple[Principal, bool]:
+    """Whoever makes a request, and whether the use of their cookie is worth writing down; 401 where nobody does."""
+    given = request.headers.get("authorization", "")
+    if given:
+        kind, _, secret = given.partition(" ")
+        who = accounts.by_token(connection, secret.strip(), now) if kind.lower() == "bearer" else None
+        found = (who, False) if who else None
+    else:
+        found = by_cookie(request, connection, now)
+    if found is None:
+        raise Refused(401, "not_logged_in", "log in, or send a token: Authorization: Bearer …")
+    return found
+
+
+def by_cookie(request: Request, connection: Connection, now: int) -> tuple[Principal, bool] | None:
+    secret = request.cookies.get(cookie_name(request), "")
+    found = accounts.by_session(connection, secret, now) if secret else None
+    if found is not None and request.method not in SAFE:
+        refuse_other_sites(request)
+        if request.headers.get("x-csrf-token", "") != found[0].csrf:
+            raise Refused(403, "csrf", "this change did not come from a page of this session; load the page again")
+    return found
+
+
+def principal(request: Request) -> Principal:
+    """Whoever makes a request."""
+    return asked_by(request, lambda connection, who: who)
 
 
 def refuse_other_sites(request: Request) -> None:
@@ -79,10 +89,10 @@ def refuse_other_sites(request: Request) -> None:
 Anyone = Annotated[Principal, Depends(principal)]
 
 
-def scoped(right: str) -> Callable[[Principal], Principal]:
+def scoped(right: str) -> Callable[[Principal], Awaitable[Principal]]:
     """For routes about one's own things: a session may, a token needs the scope."""
 
-    def check(who: Anyone) -> Principal:
+    async def check(who: Anyone) -> Principal:  # async, as it waits for nothing: no thread has to take it
         if right not in who.scopes:
             raise Refused(403, "scope", f"this token has no scope {right!r}")
         return who
@@ -90,14 +100,14 @@ def scoped(right: str) -> Callable[[Principal], Principal]:
     return check
 
 
-def session_only(who: Anyone) -> Principal:
+async def session_only(who: Anyone) -> Principal:
     """What no token may do: change the account it belongs to."""
     if not who.session:
         raise Refused(403, "session_needed", "this needs a person who is logged in, not a token")
     return who
 
 
-def owner(who: Anyone) -> Principal:
+async def owner(who: Anyone) -> Principal:
     """The owner of the installation."""
     if not who.is_owner or "own" not in who.scopes:
         raise Refused(403, "not_allowed", "only the owner of this installation can do this")
@@ -107,24 +117,35 @@ def owner(who: Anyone) -> Principal:
 def in_project(right: str) -> Callable[..., Here]:
     """For routes below /projects/{project}."""
 
-    def check(request: Request, project: str, who: Anyone) -> Here:
-        return service_of(request).read(stands, name=project, who=who, right=right)
+    def check(request: Request, project: str) -> Here:
+        return asked_by(request, lambda connection, who: stands(connection, name=project, who=who, right=right))
 
     return check
+
+
+def at_work(request: Request, project: str) -> Here:
+    """For the route that hands out work of a project: its members who agreed to what it asks for."""
+
+    def look(connection: Connection, who: Principal) -> Here:
+        here = stands(connection, name=project, who=who, right="annotate")
+        consent.refuse_without(connection, project_id=here.project.id, user_id=who.user_id)
+        return here
+
+    return asked_by(request, look)
 
 
 def in_project_of(right: str, kind: str) -> Callable[..., Here]:
     """For routes about an item, a judgment, a job or a report: the project is the one it belongs to."""
     table = {"item": item, "job": job, "report": report, "judgment": judgment}[kind]
 
-    def check(request: Request, identity: str, who: Anyone) -> Here:
-        def look(connection: Connection) -> Here:
+    def check(request: Request, identity: str) -> Here:
+        def look(connection: Connection, who: Principal) -> Here:
             project_id = connection.scalar(select(table.c.project_id).where(table.c.id == identity))
             if project_id is None:
                 raise not_found(kind)
             return stands(connection, name=project_id, who=who, right=right)
 
-        return service_of(request).read(look)
+        return asked_by(request, look)
 
     return check
 

@@ -5,7 +5,7 @@ has letters.
 """
 
 import json
-from functools import partial
+from functools import lru_cache, partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Request, Response
@@ -21,7 +21,7 @@ from prefloop.collect.schema import TaskSchema, schema_of
 from prefloop.collect.tables import assignment, item_body, judgment, project, task_schema
 from prefloop.collect.web.service import service_of
 from prefloop.collect.web.shapes import Agreement, DraftBody, Next, Reason, Submission
-from prefloop.collect.web.who import Here, in_project, scoped
+from prefloop.collect.web.who import Here, at_work, in_project, scoped
 
 router = APIRouter(tags=["work"])
 Worker = Annotated[Principal, Depends(scoped("annotate"))]
@@ -30,13 +30,13 @@ PAGE = 50
 
 
 @router.post("/projects/{project}/next", responses={204: {"description": "Nothing to do; Prefloop-Reason says why"}})
-def next_turn(request: Request, response: Response, here: AtWork, body: Next | None = None) -> Any:
+def next_turn(request: Request, here: Annotated[Here, Depends(at_work)], body: Next | None = None) -> Any:
     """The item one is at, or the next; 204 with a reason where there is none."""
+    service = service_of(request)
     beside = body.beside if body else []
-    service_of(request).read(consent.refuse_without, project_id=here.project.id, user_id=here.who.user_id)
-    found = service_of(request).write(queue.claim, project_id=here.project.id, user_id=here.who.user_id, beside=beside)
+    found = service.write(queue.claim, project_id=here.project.id, user_id=here.who.user_id, beside=beside)
     if isinstance(found, queue.Turn):
-        return JSONResponse(service_of(request).read(screen, turn=found))  # nothing in it is to be converted
+        return JSONResponse(service.read(screen, turn=found))  # nothing in it is to be converted
     headers = {"Prefloop-Reason": found.reason}
     if found.until is not None:
         headers["Prefloop-Until"] = str(found.until)
@@ -74,7 +74,8 @@ def get_assignment(request: Request, identity: str, who: Worker) -> dict[str, An
 
 def screen(connection: Connection, turn: queue.Turn) -> dict[str, Any]:
     """What the page needs to draw a turn, and nothing else."""
-    mine, schema = turn.assignment, turn.schema
+    mine = turn.assignment
+    schema, asked_about = on_screens(mine.schema_json)
     order = json.loads(mine.shown_json)
     content = {completion["id"]: completion["content"] for completion in json.loads(turn.completions_json)}
     prompt = json.loads(turn.prompt_json)
@@ -85,8 +86,8 @@ def screen(connection: Connection, turn: queue.Turn) -> dict[str, Any]:
         "state": mine.state,
         "lease_expires": mine.lease_expires,
         "schema_version": turn.schema_version,
-        "schema": schema.model_dump(mode="json"),
-        "prompt": {"messages": prompt["messages"], "tags": sorted(asked_tags(schema) & set(prompt["tags"]))},
+        "schema": schema,
+        "prompt": {"messages": prompt["messages"], "tags": sorted(asked_about & set(prompt["tags"]))},
         "completions": [
             {"id": letter, "content": shown(content[completion])} for letter, completion in zip(LETTERS, order, strict=False)
         ],
@@ -94,6 +95,13 @@ def screen(connection: Connection, turn: queue.Turn) -> dict[str, Any]:
         "answers": said_before(connection, turn, order),
         "returned": reviews.returned(connection, mine.id) if mine.state == "recalled" else None,
     }
+
+
+@lru_cache(maxsize=256)
+def on_screens(body_json: str) -> tuple[dict[str, Any], set[str]]:
+    """What every screen of a schema says of it, made once: the schema, and the tags it asks about."""
+    schema = schema_of(body_json)
+    return schema.model_dump(mode="json"), asked_tags(schema)
 
 
 def asked_tags(schema: TaskSchema) -> set[str]:

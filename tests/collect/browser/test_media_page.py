@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from playwright.sync_api import Page, expect
 
@@ -20,6 +21,7 @@ from tests.collect.browser.conftest import LIGHTS, PHONE, Visit, photograph
 from tests.collect.made import Made, made
 from tests.collect.pictures import chunk
 from tests.collect.site import Site
+from tests.helpers import assert_close
 
 SIDE = 240
 Colour = tuple[int, int, int]
@@ -154,14 +156,16 @@ def test_a_folder_of_pictures_becomes_items_on_the_setup_page(visit: Visit, site
     assert [one["source"] for one in whole["completions"]] == ["policy:large@900", "policy:small"]
 
 
-def a_tone(seconds: float, pitch: float) -> bytes:
+def a_tone(seconds: float, pitch: float, height: int = 20) -> bytes:
     """A sound long enough to be wound."""
     file = io.BytesIO()
     with wave.open(file, "wb") as sound:
         sound.setnchannels(1)
         sound.setsampwidth(1)
         sound.setframerate(8000)
-        sound.writeframes(bytes(128 + int(20 * math.sin(2 * math.pi * pitch * n / 8000)) for n in range(int(8000 * seconds))))
+        sound.writeframes(
+            bytes(128 + round(height * math.sin(2 * math.pi * pitch * n / 8000)) for n in range(int(8000 * seconds)))
+        )
     return file.getvalue()
 
 
@@ -169,8 +173,8 @@ def test_of_two_sounds_one_plays_and_the_other_goes_on_where_it_was(visit: Visit
     project = made(site.database, users=0, schema=template("audio_mos"))
     project.do(accounts.join, project_id=project.id, user_id=site.users["annotator"], role="annotator")
     (tmp_path / "tones/hum").mkdir(parents=True)
-    for name, pitch in (("low.wav", 110), ("high.wav", 330)):
-        (tmp_path / "tones/hum" / name).write_bytes(a_tone(30, pitch))
+    for name, pitch, height in (("low.wav", 110, 20), ("high.wav", 330, 60)):
+        (tmp_path / "tones/hum" / name).write_bytes(a_tone(30, pitch, height))
     found = folders.media_folder(tmp_path / "tones")
 
     def before(project_id: str) -> str:
@@ -201,3 +205,20 @@ def test_of_two_sounds_one_plays_and_the_other_goes_on_where_it_was(visit: Visit
     for one in (first, second):
         expect(one).to_have_js_property("paused", True)
         expect(one).to_have_js_property("playbackRate", 0.25)
+
+    drawings = page.locator("canvas.shape[data-state=drawn]")
+    expect(drawings).to_have_count(2)
+    painted = "one => one.getContext('2d').getImageData(0, 0, one.width, one.height).data.filter((value) => value).length"
+    quiet, loud = sorted(drawing.evaluate(painted) for drawing in drawings.all())
+    assert 0 < 2 * quiet < loud  # the bars of the one that is three times as high
+    box = drawings.first.bounding_box()
+    page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    expect(first).to_have_js_property("currentTime", 15)
+    equal = page.locator(".transport [name=equally_loud]")
+    volumes = lambda: sorted(one.evaluate("one => one.volume") for one in (first, second))  # noqa: E731
+    assert volumes() == [1, 1]
+    equal.check()
+    energies = [sum((value - 128) ** 2 for value in a_tone(30, pitch, height)[44:]) for pitch, height in ((110, 20), (330, 60))]
+    assert_close(np.float32(volumes()), np.float32([math.sqrt(energies[0] / energies[1]), 1]))
+    equal.uncheck()
+    assert volumes() == [1, 1]

@@ -4,10 +4,12 @@ of the server, never of the page."""
 import json
 import re
 from pathlib import Path
+from threading import Event
 
 import pytest
 from playwright.sync_api import Page, Route, expect
 
+from prefloop.collect import exports
 from prefloop.collect.web.pages import assets
 from tests.collect.browser.conftest import LIGHTS, PHONE, Visit, photograph
 from tests.collect.browser.owner_example import team
@@ -111,6 +113,23 @@ def test_every_chart_has_its_numbers_as_a_table_and_as_a_file(filled: Site, visi
     assert careless["with_others"]["high"] < min(row["with_others"]["value"] for row in rows if row is not careless)
     page.locator("[data-box=exports] button").click()
     expect(page.locator("[data-box=exports] a", has_text="kway.jsonl")).to_be_visible()
+
+
+def test_an_export_that_waits_is_cancelled_on_the_page(filled: Site, visit: Visit, monkeypatch: pytest.MonkeyPatch):
+    may_end, write = Event(), exports.export
+    monkeypatch.setattr(exports, "export", lambda *given, **more: (may_end.wait(60), write(*given, **more))[1])
+    before = ask(filled, "/projects/kettle/jobs")["jobs"]
+    page = drawn(visit("/projects/kettle", "manager"))
+    export = page.locator("[data-box=exports]").get_by_role("button", name="Export")
+    for number in (1, 2):  # one at work, one that waits for it
+        export.click()
+        expect(page.locator("[data-box=exports] [data-cancel]")).to_have_count(number)
+    waits, at_work = (one["id"] for one in ask(filled, "/projects/kettle/jobs")["jobs"][: -len(before) or None])
+    page.locator(f"[data-cancel='{waits}']").click()
+    expect(page.locator(f"[data-job='{waits}']")).to_contain_text("cancelled before it was done")
+    may_end.set()
+    expect(page.locator(f"[data-job='{at_work}'] a", has_text="kway.jsonl")).to_be_visible()
+    assert filled.ask("manager", "POST", f"/jobs/{at_work}/cancel").status_code == 409
 
 
 def test_a_viewer_sees_counts_and_no_more(filled: Site, visit: Visit):
