@@ -17,8 +17,9 @@ from typing import Any, NamedTuple
 from pydantic import Field
 from sqlalchemy import Connection, Row, and_, func, insert, select, update
 
-from prefloop.collect import items, queue, turns
+from prefloop.collect import items, turns
 from prefloop.collect.answers import Answers, is_storable
+from prefloop.collect.asked import current_schema
 from prefloop.collect.backends import ChatConfig
 from prefloop.collect.identity import as_json, keyed, new_id, pseudonym
 from prefloop.collect.order import permuted
@@ -99,7 +100,7 @@ def start(connection: Connection, *, project_id: str, user_id: str, is_red_team:
     here = connection.execute(select(project).where(project.c.id == project_id)).one()
     refuse_unless_open(here)
     refuse_strangers(connection, project_id, user_id)
-    if not queue.current_schema(connection, project_id)[1].live:
+    if not current_schema(connection, project_id)[1].live:
         raise Refused(409, "not_live", "this project has no live chat; its questions say live: true where it has")
     identity = new_id(now)
     row = {"id": identity, "project_id": project_id, "user_id": user_id, "state": "open", "created": now}
@@ -147,7 +148,7 @@ def say(connection: Connection, *, chat_id: str, user_id: str, words: str, confi
         raise Refused(409, "not_chosen", "the last replies are not judged yet")
     if len(before) >= MAX_TURNS:
         raise Refused(409, "chat_long", f"a conversation has at most {MAX_TURNS} turns; begin another")
-    schema_id, schema, _ = queue.current_schema(connection, talk.project_id)
+    schema_id, schema, _ = current_schema(connection, talk.project_id)
     row = {
         "id": new_id(now), "chat_id": chat_id, "number": len(before) + 1, "user_text": words, "schema_id": schema_id,
         "state": "generating", "k": replies_wanted(schema, settings_of(here.settings_json)), "ends": now, "created": now,
@@ -407,7 +408,7 @@ def view(connection: Connection, *, chat_id: str, user_id: str) -> dict[str, Any
 def asked_in(connection: Connection, talk: Row[Any], before: Sequence[Row[Any]]) -> tuple[TaskSchema, int]:
     """The questions of the turn that is open, else the newest."""
     if not before or before[-1].state == "chosen":
-        return queue.current_schema(connection, talk.project_id)[1:]
+        return current_schema(connection, talk.project_id)[1:]
     row = connection.execute(select(task_schema).where(task_schema.c.id == before[-1].schema_id)).one()
     return schema_of(row.body_json), row.version
 

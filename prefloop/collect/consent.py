@@ -5,16 +5,18 @@ Other words have to be agreed to anew; stand-ins, which nobody asks, are not ask
 
 from sqlalchemy import Connection, insert, select
 
-from prefloop.collect import queue
+from prefloop.collect.asked import current_schema
 from prefloop.collect.identity import as_json, new_id
 from prefloop.collect.refusals import Refused
+from prefloop.collect.schema import TaskSchema
 from prefloop.collect.tables import app_user, event
 from prefloop.records import content_id
 
 
-def refuse_without(connection: Connection, *, project_id: str, user_id: str) -> None:
-    """Refused with the words, where somebody has not agreed to them. Before a claim: who does not agree holds nothing up."""
-    schema = queue.current_schema(connection, project_id)[1]
+def refuse_without(connection: Connection, *, project_id: str, user_id: str, schema: TaskSchema | None = None) -> None:
+    """Refused with the words, where somebody has not agreed to them: those of the newest ``schema``. Before a claim: who does not
+    agree holds nothing up."""
+    schema = schema or current_schema(connection, project_id)[1]
     if not schema.consent:
         return
     words = content_id(schema.consent)
@@ -30,7 +32,7 @@ def refuse_without(connection: Connection, *, project_id: str, user_id: str) -> 
 
 def give(connection: Connection, *, project_id: str, user_id: str, words: str, now: int) -> None:
     """Somebody agrees to the words they were shown, which must be those that hold now."""
-    schema = queue.current_schema(connection, project_id)[1]
+    schema = current_schema(connection, project_id)[1]
     if words != content_id(schema.consent):
         raise Refused(409, "consent_changed", "the text has changed since it was shown; read it again")
     row = {

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, DisconnectionError
 
 from prefloop.collect.identity import now_ms
 from prefloop.errors import ConfigError, NotInstalled, RunError
@@ -33,6 +33,7 @@ PATIENCE = 8  # transactions that a long work lets go before it
 ATTEMPTS = 8  # at a transaction that PostgreSQL breaks off
 BROKEN_OFF = ("40001", "40P01")  # serialization failure, deadlock
 READERS = 4
+IDLE = 1.0  # seconds after which a connection to PostgreSQL is asked whether it still is one
 BUSY_MS = 5000  # how long SQLite waits for another process, such as a backup or an import from the command line
 CACHE_KIB = 128 * 1024  # of the writer, taken as it is used: new slots go to all places of an index, which 2 MB do not hold
 CHECKPOINT = 4096  # pages of the write-ahead log before they are copied into the file, which those who write meanwhile wait for
@@ -69,6 +70,8 @@ class Database:
         self.writes = writes
         self.is_sqlite = url.get_backend_name() == "sqlite"
         self.readers = reading_engine(url) if self.is_sqlite else postgresql_engine(url)
+        # a look is no transaction where it need not be one: two ways to the database and back less
+        self.lookers = self.readers if self.is_sqlite else self.readers.execution_options(isolation_level="AUTOCOMMIT")
         self.writer = SQLiteWriter(url) if self.is_sqlite and writes else None
 
     def write(self, work: Work[T], *, is_long: bool = False) -> T:
@@ -85,7 +88,7 @@ class Database:
 
     def reading(self) -> Connection:
         """A connection for looking, to be used with ``with``."""
-        return self.readers.connect()
+        return self.lookers.connect()
 
     @contextlib.contextmanager
     def snapshot(self) -> Iterator[Connection]:
@@ -154,9 +157,22 @@ def postgresql_engine(url: URL) -> Engine:
         import psycopg  # noqa: F401
     except ModuleNotFoundError:
         raise NotInstalled("psycopg", "postgres", "a PostgreSQL database") from None
-    return create_engine(
-        url, pool_size=2 * READERS, max_overflow=12, pool_pre_ping=True, connect_args={"application_name": "prefloop"}
-    )
+    engine = create_engine(url, pool_size=2 * READERS, max_overflow=12, connect_args={"application_name": "prefloop"})
+
+    @event.listens_for(engine, "checkin")
+    def remember(connection: Any, record: Any) -> None:
+        record.info["used"] = time.monotonic()
+
+    @event.listens_for(engine, "checkout")
+    def ask_first(connection: Any, record: Any, proxy: object) -> None:
+        """As the pool's own pre-ping, but not of a connection that answered a moment ago: that would be every second message."""
+        if time.monotonic() - record.info.get("used", 0.0) > IDLE:
+            try:
+                engine.dialect.do_ping(connection)
+            except engine.dialect.loaded_dbapi.Error as error:
+                raise DisconnectionError from error  # the pool opens another
+
+    return engine
 
 
 def with_retries(engine: Engine, work: Work[T]) -> T:

@@ -18,7 +18,8 @@ from typing import IO, Any, NamedTuple, TypeVar
 
 from sqlalchemy import Connection
 
-from prefloop.collect import items, media, queue
+from prefloop.collect import items, media
+from prefloop.collect.asked import current_schema
 from prefloop.collect.database import Database
 from prefloop.collect.folders import MediaFolder
 from prefloop.collect.identity import as_json
@@ -37,6 +38,7 @@ MAX_BYTES = 2 * 2**30  # of a file
 MAX_ITEMS = 1_000_000  # of an import
 MAX_CHARACTERS = 200_000  # of a prompt, or of one answer
 CHUNK = 150  # items stored in one transaction: annotators wait no longer than that takes
+COUNTED = 1000  # items after which a database counts what it has, and again at twice as many
 SHOWN = 20  # problems listed in a message
 
 
@@ -104,7 +106,7 @@ def look(
 ) -> Report:
     """The dry run: every row is read and held against the project; nothing is stored. ``check`` is called now and then, and
     raises where nobody waits for it any more."""
-    schema = schema or database.read(lambda connection: queue.current_schema(connection, project_id)[1])
+    schema = schema or database.read(lambda connection: current_schema(connection, project_id)[1])
     files = source.files if isinstance(source, MediaFolder) else {}
     report = Report(title_of(source))
     for chunk in chunks(checked(source, schema, report)):
@@ -170,9 +172,13 @@ def run(
         secret = database.read(lambda connection: items.secret_of(connection, project_id))
         try:
             with waiting.open(encoding="utf-8") as file:
+                counted = COUNTED
                 for chunk in chunks(kept(file)):
                     looked.added += store(database, project_id, chunk, priority, secret)
                     progress(looked.added)
+                    if looked.added >= counted:
+                        database.write(items.taken_stock_of)
+                        counted = 2 * looked.added
         finally:  # broken off, too: what was stored until then is to be found
             database.write(lambda connection: items.added_all(connection, project_id))
     return looked

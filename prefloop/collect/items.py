@@ -2,9 +2,26 @@
 
 import json
 from collections.abc import Iterable, Sequence
+from functools import cache
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Table, and_, bindparam, delete, func, insert, literal, select, text, union_all, update
+from sqlalchemy import (
+    ARRAY,
+    Connection,
+    Table,
+    Text,
+    and_,
+    any_,
+    bindparam,
+    delete,
+    func,
+    insert,
+    literal,
+    select,
+    text,
+    union_all,
+    update,
+)
 
 from prefloop.collect.identity import as_json, keyed, new_id
 from prefloop.collect.queue import IS_OPEN, bumped, is_sqlite
@@ -17,19 +34,34 @@ LOOKED_UP = 500  # ids in one question to the database
 
 
 NUMBERS = union_all(*(select(literal(number, literal_execute=True).label("number")) for number in range(MAX_OVERLAP))).subquery()
-NEW_SLOTS = insert(slot).from_select(  # the database makes the slots of an item sooner than they are handed to it
-    ["item_id", "slot_no", "project_id", "priority", "shuffle_key", "state", "opened"],
-    select(item.c.id, NUMBERS.c.number, item.c.project_id, item.c.priority, item.c.shuffle_key, text("'open'"), text("0"))
-    .select_from(item.join(NUMBERS, NUMBERS.c.number < bindparam("overlap")))
-    .where(item.c.id.in_(bindparam("items", expanding=True))),
-)
-
 HERE = select(project.c.secret, project.c.overlap).where(project.c.id == bindparam("project"))
-OF_PROMPTS = (
-    select(item.c.prompt_id, item.c.ext_id, item_body.c.prompt_json, item_body.c.completions_json)
-    .select_from(item.join(item_body, item_body.c.item_id == item.c.id))
-    .where(item.c.project_id == bindparam("project"), item.c.prompt_id.in_(bindparam("prompts", expanding=True)))
-)
+
+
+def among(column: Any, name: str, sqlite: bool) -> Any:
+    """Whether a column is one of some values: a list of marks for SQLite, one array for PostgreSQL."""
+    if sqlite:
+        return column.in_(bindparam(name, expanding=True))
+    return column == any_(bindparam(name, type_=ARRAY(Text)))
+
+
+@cache
+def new_slots(sqlite: bool) -> Any:
+    """The database makes the slots of an item sooner than they are handed to it."""
+    return insert(slot).from_select(
+        ["item_id", "slot_no", "project_id", "priority", "shuffle_key", "state", "opened"],
+        select(item.c.id, NUMBERS.c.number, item.c.project_id, item.c.priority, item.c.shuffle_key, text("'open'"), text("0"))
+        .select_from(item.join(NUMBERS, NUMBERS.c.number < bindparam("overlap")))
+        .where(among(item.c.id, "items", sqlite)),
+    )
+
+
+@cache
+def of_prompts(sqlite: bool) -> Any:
+    return (
+        select(item.c.prompt_id, item.c.ext_id, item_body.c.prompt_json, item_body.c.completions_json)
+        .select_from(item.join(item_body, item_body.c.item_id == item.c.id))
+        .where(item.c.project_id == bindparam("project"), among(item.c.prompt_id, "prompts", sqlite))
+    )
 
 
 class NewItem(NamedTuple):
@@ -75,7 +107,8 @@ def there(connection: Connection, project_id: str, items: Sequence[NewItem]) -> 
     ids = set()
     prompts = sorted({one.prompt_id for one in items})
     for start in range(0, len(prompts), LOOKED_UP):
-        for row in connection.execute(OF_PROMPTS, {"project": project_id, "prompts": prompts[start : start + LOOKED_UP]}):
+        part = {"project": project_id, "prompts": prompts[start : start + LOOKED_UP]}
+        for row in connection.execute(of_prompts(is_sqlite(connection)), part):
             bodies.setdefault(row.prompt_id, []).append((row.prompt_json, row.completions_json))
             ids.add(row.ext_id)
     found = {}
@@ -137,18 +170,22 @@ def add(
         insert_many(connection, item_body, ("item_id", "prompt_json", "completions_json"), bodies)
         for start in range(0, len(rows), LOOKED_UP):
             identities = [identity for identity, *_ in rows[start : start + LOOKED_UP]]
-            connection.execute(NEW_SLOTS, {"overlap": here.overlap, "items": identities})
+            connection.execute(new_slots(is_sqlite(connection)), {"overlap": here.overlap, "items": identities})
     return Added(len(rows), len(items) - len(rows))
 
 
 def insert_many(connection: Connection, table: Table, names: tuple[str, ...], rows: Sequence[tuple[Any, ...]]) -> None:
-    """As ``insert(table)`` would, in one statement: between any two, another thread may take the interpreter for 5 ms."""
-    mark = "?" if is_sqlite(connection) else "%s"
+    """As ``insert(table)`` would, in one statement: between any two, another thread may take the interpreter for 5 ms. To
+    PostgreSQL go whole columns, and %b: its driver takes ten times as long to write them as text."""
+    into = f"INSERT INTO {table.name} ({', '.join(names)})"
     for start in range(0, len(rows), LOOKED_UP):
         part = rows[start : start + LOOKED_UP]
-        marks = ", ".join([f"({', '.join([mark] * len(names))})"] * len(part))
-        given = tuple(value for row in part for value in row)
-        connection.exec_driver_sql(f"INSERT INTO {table.name} ({', '.join(names)}) VALUES {marks}", given)
+        if is_sqlite(connection):
+            marks = ", ".join([f"({', '.join('?' * len(names))})"] * len(part))
+            connection.exec_driver_sql(f"{into} VALUES {marks}", tuple(value for row in part for value in row))
+        else:
+            kinds = ", ".join(f"%b::{table.c[name].type.compile(connection.dialect)}[]" for name in names)
+            connection.exec_driver_sql(f"{into} SELECT * FROM unnest({kinds})", tuple(map(list, zip(*part, strict=True))))
 
 
 def slot_row(item_id: str, number: int, project_id: str, priority: int, shuffle_key: int, opened: int = 0) -> dict[str, Any]:
@@ -156,6 +193,12 @@ def slot_row(item_id: str, number: int, project_id: str, priority: int, shuffle_
         "item_id": item_id, "slot_no": number, "project_id": project_id, "priority": priority, "shuffle_key": shuffle_key,
         "state": "open", "opened": opened,
     }  # fmt: skip
+
+
+def taken_stock_of(connection: Connection) -> None:
+    """PostgreSQL counts what is in its tables now and then; until it has, it plans for the few rows that were there before."""
+    if not is_sqlite(connection):
+        connection.exec_driver_sql("ANALYZE item, item_body, slot")
 
 
 def added_all(connection: Connection, project_id: str) -> None:

@@ -3,7 +3,7 @@
 import re
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, func, insert, or_, select, update
+from sqlalchemy import Connection, Row, and_, bindparam, func, insert, or_, select, update
 
 from prefloop.collect.access import Standing
 from prefloop.collect.accounts import Principal, join
@@ -57,7 +57,11 @@ def add_schema(connection: Connection, *, project_id: str, schema: TaskSchema, u
 
 
 NAMED = select(project).where(or_(project.c.slug == bindparam("name"), project.c.id == bindparam("name")))
-ROLE = select(member.c.role).where(member.c.project_id == bindparam("project"), member.c.user_id == bindparam("user"))
+WITH_ROLE = (
+    select(project, member.c.role)
+    .select_from(project.outerjoin(member, and_(member.c.project_id == project.c.id, member.c.user_id == bindparam("user"))))
+    .where(or_(project.c.slug == bindparam("name"), project.c.id == bindparam("name")))
+)
 
 
 def find(connection: Connection, name: str) -> Row[Any]:
@@ -68,12 +72,12 @@ def find(connection: Connection, name: str) -> Row[Any]:
     return found
 
 
-def standing(connection: Connection, project_id: str, who: Principal) -> Standing:
-    """What somebody is in a project."""
-    if who.is_owner:
-        return Standing("owner", who.scopes)
-    role = connection.scalar(ROLE, {"project": project_id, "user": who.user_id})
-    return Standing(role or "", who.scopes)
+def standing(connection: Connection, name: str, who: Principal) -> tuple[Row[Any], Standing]:
+    """A project by its slug or id, and what somebody is in it."""
+    found = connection.execute(WITH_ROLE, {"name": name, "user": who.user_id}).first()
+    if found is None:
+        raise not_found("project")
+    return found, Standing("owner" if who.is_owner else found.role or "", who.scopes)
 
 
 def set_state(connection: Connection, project_id: str, state: str, *, user_id: str | None, now: int) -> None:

@@ -12,11 +12,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Row, Table, and_, bindparam, func, insert, select, text, update
+from sqlalchemy import Connection, Row, Table, and_, bindparam, exists, func, insert, or_, select, text, update
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
-from prefloop.collect import planted
+from prefloop.collect import consent, planted
+from prefloop.collect.asked import no_schema
 from prefloop.collect.identity import as_json, new_id
 from prefloop.collect.order import shown
 from prefloop.collect.refusals import Refused
@@ -32,6 +33,7 @@ from prefloop.collect.tables import (
     slot,
     task_schema,
 )
+from prefloop.collect.together import Change, at_once
 
 # Word for word the conditions of the partial indexes: a bound value would hide from SQLite that they apply.
 IS_OPEN, IS_LEASED = text("slot.state = 'open'"), text("slot.state = 'leased'")
@@ -39,6 +41,7 @@ IS_LIVE = text("assignment.state IN ('leased', 'expired', 'recalled')")
 
 MINUTE = 60_000
 SWEPT = 50  # leases reopened in one go
+TRIED = 8  # turns let go of that a claim tries to get back
 LAST = 2**63 - 1
 
 
@@ -78,23 +81,41 @@ class Queue(NamedTuple):
     now: int
     schema_id: str
     schema: TaskSchema
+    expired: list[str]  # turns whose lease ran out, at items that still want a judgment
+    places: list[Change]  # in the queue, to be remembered with the turn
     locked: list[int]  # priorities at which something was passed over because another claim had its hands on it
 
 
+VERSIONS = task_schema.alias("versions")
+NEWEST = select(func.max(VERSIONS.c.version)).where(VERSIONS.c.project_id == project.c.id).correlate(project).scalar_subquery()
+LAPSES = select(func.min(slot.c.lease_expires)).where(IS_LEASED).scalar_subquery()
 MEMBERSHIP = (  # locked, so that one person claims once at a time
-    select(project, member.c.role)
-    .select_from(member.join(project, project.c.id == member.c.project_id))
+    select(
+        project,
+        member.c.role,
+        task_schema.c.id.label("schema_id"),
+        task_schema.c.body_json.label("schema_json"),
+        LAPSES.label("lapses"),
+    )
+    .select_from(
+        member.join(project, project.c.id == member.c.project_id).outerjoin(
+            task_schema, and_(task_schema.c.project_id == project.c.id, task_schema.c.version == NEWEST)
+        )
+    )
     .where(member.c.project_id == bindparam("project"), member.c.user_id == bindparam("user"))
     .with_for_update(of=member)
 )
+IS_WANTED = exists().where(slot.c.item_id == assignment.c.item_id, text("slot.state = 'open'"))
 HELD = (
-    select(assignment.c.id)
+    select(assignment.c.id, assignment.c.state)
     .where(assignment.c.user_id == bindparam("user"), assignment.c.project_id == bindparam("project"), IS_LIVE)
-    .where(text("assignment.state <> 'expired'"), assignment.c.lease_expires > bindparam("now"))
+    .where(
+        or_(
+            and_(text("assignment.state <> 'expired'"), assignment.c.lease_expires > bindparam("now")),
+            and_(text("assignment.state = 'expired'"), IS_WANTED),
+        )
+    )
     .order_by(assignment.c.leased_at, assignment.c.id)
-)
-SCHEMA = (
-    select(task_schema).where(task_schema.c.project_id == bindparam("project")).order_by(task_schema.c.version.desc()).limit(1)
 )
 WHOLE = (
     select(
@@ -118,11 +139,6 @@ WHOLE = (
 )
 
 # Statements are made once: to make one takes several times as long as SQLite takes to run it.
-CURSORS = select(claim_cursor).where(
-    claim_cursor.c.project_id == bindparam("project"),
-    claim_cursor.c.user_id == bindparam("user"),
-    claim_cursor.c.epoch == bindparam("now_at"),
-)
 LISTED = select(item_body.c.completions_json).where(item_body.c.item_id == bindparam("item"))
 NEW_TURN = insert(assignment)
 OCCUPIED = update(slot).where(
@@ -135,52 +151,43 @@ LAPSED = (
     .limit(SWEPT)
     .with_for_update(skip_locked=True)
 )
-LET_GO = (
+RELEASED = (
     select(assignment.c.id)
-    .select_from(assignment.join(slot, and_(slot.c.item_id == assignment.c.item_id, slot.c.state == "open")))
     .where(assignment.c.user_id == bindparam("user"), assignment.c.project_id == bindparam("project"))
+    .where(assignment.c.state == "released", IS_WANTED)
     .order_by(assignment.c.leased_at)
-    .limit(8)
+    .limit(TRIED)
 )
-LET_GO_AS = {
-    "expired": LET_GO.where(assignment.c.state == "expired", IS_LIVE),
-    "released": LET_GO.where(assignment.c.state == "released"),
-}
 
 
 def claim(connection: Connection, *, project_id: str, user_id: str, now: int, beside: Sequence[str] = ()) -> Turn | Nothing:
     """The turn a person holds, or a new one. ``beside`` names turns already on the client: the next is to be another."""
-    sweep(connection, now)  # before the project is read, whose count of reopened slots says where to look again
-    current = connection.execute(MEMBERSHIP, {"project": project_id, "user": user_id}).first()
+    whose = {"project": project_id, "user": user_id}
+    current = connection.execute(MEMBERSHIP, whose).first()
+    if current is not None and current.lapses is not None and current.lapses <= now:
+        sweep(connection, now)
+        current = connection.execute(MEMBERSHIP, whose).first()  # whose count of reopened slots says where to look again
     if current is None:
         raise Refused(403, "not_a_member", "only members of a project can work in it")
-    held = live_turns(connection, project_id, user_id, now)
+    if current.schema_id is None:
+        raise no_schema()
+    schema = schema_of(current.schema_json)
+    consent.refuse_without(connection, project_id=project_id, user_id=user_id, schema=schema)
+    found = connection.execute(HELD, {**whose, "now": now}).all()
+    held = [one.id for one in found if one.state != "expired"]
     for one in held:
-        if one.id not in beside:
-            return turn_of(connection, one.id)
+        if one not in beside:
+            return turn_of(connection, one)
     if current.state != "active":
         return Nothing("paused")
-    schema_id, schema, _ = current_schema(connection, project_id)
     if len(held) > schema.lease.prefetch:
         return Nothing("held_enough")
-    queue = Queue(connection, current, user_id, now, schema_id, schema, [])
-    mine = regained(queue, "expired") or planted_turn(queue) or taken_from_queue(queue) or regained(queue, "released")
+    expired = [one.id for one in found if one.state == "expired"]
+    queue = Queue(connection, current, user_id, now, current.schema_id, schema, expired, [], [])
+    mine = regained(queue, queue.expired) or planted_turn(queue) or taken_from_queue(queue) or regained(queue, released(queue))
     if mine is not None:
         return turn_of(connection, mine)
     return Nothing("busy") if queue.locked else why_empty(connection, project_id, now)
-
-
-def live_turns(connection: Connection, project_id: str, user_id: str, now: int) -> list[Row[Any]]:
-    """What a person holds, oldest first."""
-    return list(connection.execute(HELD, {"project": project_id, "user": user_id, "now": now}))
-
-
-def current_schema(connection: Connection, project_id: str) -> tuple[str, TaskSchema, int]:
-    """The newest version of a project's questions."""
-    row = connection.execute(SCHEMA, {"project": project_id}).first()
-    if row is None:
-        raise Refused(409, "no_schema", "the project asks no questions yet; give it a task schema")
-    return row.id, schema_of(row.body_json), row.version
 
 
 def turn_of(connection: Connection, assignment_id: str) -> Turn:
@@ -192,7 +199,8 @@ def turn_of(connection: Connection, assignment_id: str) -> Turn:
 
 # --- the queue --------------------------------------------------------------------------------------------------------------
 
-OPEN = """SELECT s.item_id, s.slot_no, s.shuffle_key FROM slot AS s {index}
+OPEN = """SELECT s.item_id, s.slot_no, s.shuffle_key,
+(SELECT b.completions_json FROM item_body AS b WHERE b.item_id = s.item_id) AS completions_json FROM slot AS s {index}
 WHERE s.project_id = :project AND s.priority = :priority AND s.state = 'open' AND {range}
 AND NOT EXISTS (SELECT 1 FROM assignment AS a WHERE a.item_id = s.item_id AND a.user_id = :user AND a.role = 'annotate')
 ORDER BY {order} LIMIT 1 {lock}"""
@@ -202,59 +210,63 @@ AGAIN = "s.opened > :after AND s.opened <= :until AND s.opened > 0"
 
 def taken_from_queue(queue: Queue) -> str | None:
     """The next slot down the queue, highest priority first."""
-    cursors = cursors_of(queue)
-    for priority in open_priorities(queue):
-        found = next_open(queue, priority, cursors.get(priority))
+    for place in open_priorities(queue):
+        found = next_open(queue, place)
         if found is not None:
-            return leased(queue, found.item_id, found.slot_no)
+            return leased(queue, found.item_id, found.slot_no, found.completions_json)
     return None
 
 
 def planted_turn(queue: Queue) -> str | None:
     """A turn at an item that checks on this person, where one is due."""
     due = planted.due(queue.connection, queue.project, queue.user_id, queue.now)
-    return leased(queue, *due) if due is not None else None
+    if due is None:
+        return None
+    return leased(queue, *due, str(queue.connection.scalar(LISTED, {"item": due[0]})))
 
 
-def cursors_of(queue: Queue) -> dict[int, Row[Any]]:
-    given = {"project": queue.project.id, "user": queue.user_id, "now_at": queue.project.epoch}
-    return {row.priority: row for row in queue.connection.execute(CURSORS, given)}
-
-
-def open_priorities(queue: Queue) -> Iterator[int]:
-    """Priorities with open slots, highest first, by as many short looks at the index as priorities are wanted."""
-    last = 2**31 - 1
+def open_priorities(queue: Queue) -> Iterator[Row[Any]]:
+    """Priorities with open slots, highest first, each with the place of this person in its queue; by as many short looks at the
+    index as priorities are wanted."""
     highest = highest_open(is_sqlite(queue.connection))
-    while (priority := queue.connection.scalar(highest, {"project": queue.project.id, "below": last})) is not None:
-        yield priority
-        last = priority
+    given = {"project": queue.project.id, "user": queue.user_id, "now_at": queue.project.epoch}
+    last = 2**31 - 1
+    while (place := queue.connection.execute(highest, {**given, "below": last}).one()).priority is not None:
+        yield place
+        last = place.priority
 
 
 @cache
 def highest_open(sqlite: bool) -> Any:
     """The query for both databases."""
     index = "INDEXED BY slot_queue" if sqlite else ""
-    return text(f"SELECT max(priority) FROM slot {index} WHERE project_id = :project AND state = 'open' AND priority < :below")
+    highest = (
+        f"SELECT max(priority) AS priority FROM slot {index} WHERE project_id = :project AND state = 'open' AND priority < :below"
+    )
+    return text(
+        f"SELECT p.priority, c.shuffle_key, c.seen FROM ({highest}) AS p LEFT JOIN claim_cursor AS c "
+        "ON c.project_id = :project AND c.user_id = :user AND c.priority = p.priority AND c.epoch = :now_at"
+    )
 
 
-def next_open(queue: Queue, priority: int, cursor: Row[Any] | None) -> Row[Any] | None:
+def next_open(queue: Queue, place: Row[Any]) -> Row[Any] | None:
     """The next slot of one priority for this person, and where to look from the next time."""
-    reopened = queue.project.reopened
-    if cursor is not None and cursor.seen is not None:
-        if cursor.seen == reopened:
+    reopened, priority = queue.project.reopened, place.priority
+    if place.seen is not None:
+        if place.seen == reopened:
             return None
-        found = first(queue, priority, AGAIN, "s.opened", cursor.seen, LAST)
-        if found is None and not is_any_locked(queue, priority, AGAIN, cursor.seen, LAST):
-            remember(queue, priority, cursor.shuffle_key, seen=reopened)
+        found = first(queue, priority, AGAIN, "s.opened", place.seen, LAST)
+        if found is None and not is_any_locked(queue, priority, AGAIN, place.seen, LAST):
+            at_once(queue.connection, [place_at(queue, priority, place.shuffle_key, seen=reopened)])
         return found
-    after = cursor.shuffle_key if cursor is not None else -1
+    after = place.shuffle_key if place.shuffle_key is not None else -1
     found = first(queue, priority, FORWARD, "s.shuffle_key, s.slot_no", after, LAST)
     if found is None and after >= 0:
         found = first(queue, priority, FORWARD, "s.shuffle_key, s.slot_no", -1, after)
     if found is not None:
-        remember(queue, priority, found.shuffle_key, seen=None)
+        queue.places.append(place_at(queue, priority, found.shuffle_key, seen=None))
     elif not is_any_locked(queue, priority, FORWARD, -1, LAST):
-        remember(queue, priority, after, seen=reopened)
+        at_once(queue.connection, [place_at(queue, priority, after, seen=reopened)])
     return found
 
 
@@ -284,21 +296,19 @@ def is_any_locked(queue: Queue, priority: int, range: str, after: int, until: in
     return is_locked
 
 
-def remember(queue: Queue, priority: int, shuffle_key: int, *, seen: int | None) -> None:
-    epoch = queue.project.epoch
+def place_at(queue: Queue, priority: int, shuffle_key: int, *, seen: int | None) -> Change:
+    """Where somebody is in the queue of a priority, as it is written down."""
     row = {"project_id": queue.project.id, "user_id": queue.user_id, "priority": priority, "shuffle_key": shuffle_key}
-    put(queue.connection, claim_cursor, {**row, "epoch": epoch, "seen": seen}, ("shuffle_key", "epoch", "seen"))
+    written = upsert(claim_cursor, ("shuffle_key", "epoch", "seen"), False, is_sqlite(queue.connection))
+    return written, {**row, "epoch": queue.project.epoch, "seen": seen}
 
 
-def leased(queue: Queue, item_id: str, slot_no: int) -> str | None:
-    """A new turn at an open slot."""
+def leased(queue: Queue, item_id: str, slot_no: int, completions_json: str) -> str:
+    """A new turn at an open slot that nobody else can take: on PostgreSQL it is locked, on SQLite nobody else writes."""
     mine = new_id(queue.now)
     expires = queue.now + queue.schema.lease.minutes * MINUTE
-    if not occupy(queue.connection, item_id, slot_no, user_id=queue.user_id, assignment_id=mine, expires=expires):
-        return None
-    listed = queue.connection.scalar(LISTED, {"item": item_id})
     order = shown(
-        completion_ids(str(listed)), secret=queue.project.secret, item_id=item_id, slot_no=slot_no, order=queue.schema.order
+        completion_ids(completions_json), secret=queue.project.secret, item_id=item_id, slot_no=slot_no, order=queue.schema.order
     )
     row = {
         "id": mine,
@@ -312,28 +322,38 @@ def leased(queue: Queue, item_id: str, slot_no: int) -> str | None:
         "leased_at": queue.now,
         "lease_expires": expires,
     }
-    queue.connection.execute(NEW_TURN, row)
+    taken = occupied(item_id, slot_no, user_id=queue.user_id, assignment_id=mine, expires=expires)
+    at_once(queue.connection, [*queue.places, taken, (NEW_TURN, row)])
     return mine
 
 
 def occupy(connection: Connection, item_id: str, slot_no: int, *, user_id: str, assignment_id: str, expires: int | None) -> bool:
-    """Make an open slot somebody's: leased where there is an expiry, else done."""
+    """Make an open slot somebody's: leased where there is an expiry, else done. Whether it was open."""
+    statement, given = occupied(item_id, slot_no, user_id=user_id, assignment_id=assignment_id, expires=expires)
+    return connection.execute(statement, given).rowcount == 1
+
+
+def occupied(item_id: str, slot_no: int, *, user_id: str, assignment_id: str, expires: int | None) -> Change:
     state = "leased" if expires is not None else "done"
     change = {"state": state, "user_id": user_id, "assignment_id": assignment_id, "lease_expires": expires}
-    return connection.execute(OCCUPIED, {"item": item_id, "number": slot_no, **change}).rowcount == 1
+    return OCCUPIED, {"item": item_id, "number": slot_no, **change}
 
 
 # --- leases -----------------------------------------------------------------------------------------------------------------
 
 
-def regained(queue: Queue, state: str) -> str | None:
+def regained(queue: Queue, let_go: Sequence[str]) -> str | None:
     """A turn this person let go of, where its item still wants a judgment: what was typed is in its draft."""
-    given = {"user": queue.user_id, "project": queue.project.id}
-    for row in queue.connection.execute(LET_GO_AS[state], given).all():
-        again = locked_turn(queue.connection, row.id)
+    for identity in let_go[:TRIED]:
+        again = locked_turn(queue.connection, identity)
         if regain(queue.connection, again, queue.schema.lease.minutes, queue.now):
-            return row.id
+            return identity
     return None
+
+
+def released(queue: Queue) -> list[str]:
+    """Turns this person gave back, at items that still want a judgment."""
+    return list(queue.connection.scalars(RELEASED, {"user": queue.user_id, "project": queue.project.id}))
 
 
 def locked_turn(connection: Connection, assignment_id: str) -> Row[Any]:
@@ -411,13 +431,14 @@ def is_sqlite(connection: Connection) -> bool:
     return connection.dialect.name == "sqlite"
 
 
-def put(connection: Connection, table: Table, row: dict[str, Any], changed: Iterable[str], *, is_added: bool = False) -> None:
-    """Insert a row, or give the one that has its primary key these columns of it; with ``is_added`` they are added to its own."""
-    connection.execute(upsert(table, tuple(changed), is_added, is_sqlite(connection)), row)
+def put(connection: Connection, table: Table, row: dict[str, Any], changed: Iterable[str]) -> None:
+    """Insert a row, or give the one that has its primary key these columns of it."""
+    connection.execute(upsert(table, tuple(changed), False, is_sqlite(connection)), row)
 
 
 @cache
 def upsert(table: Table, changed: tuple[str, ...], is_added: bool, sqlite: bool) -> Any:
+    """``put`` as a statement; where ``is_added``, the columns are added to those of the row that is there."""
     inserted = (sqlite_insert if sqlite else postgresql_insert)(table)
     new = {name: table.c[name] + inserted.excluded[name] if is_added else inserted.excluded[name] for name in changed}
     return inserted.on_conflict_do_update(index_elements=[column.name for column in table.primary_key], set_=new)

@@ -17,6 +17,7 @@ from sqlalchemy import Connection, Row, and_, delete, exists, insert, or_, selec
 
 from prefloop.collect import media, queue
 from prefloop.collect.answers import checked
+from prefloop.collect.asked import current_schema
 from prefloop.collect.identity import as_json, new_id, now_ms
 from prefloop.collect.planted import gold_score
 from prefloop.collect.quality import confidence_of
@@ -185,7 +186,7 @@ def decided_json(row: Row[Any] | None) -> Json | None:
 
 
 def newest_schema(connection: Connection, project_id: str) -> tuple[str, TaskSchema, int]:
-    return queue.current_schema(connection, project_id)
+    return current_schema(connection, project_id)
 
 
 # --- verdicts ---------------------------------------------------------------------------------------------------------------

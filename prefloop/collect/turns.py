@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Row, and_, bindparam, func, insert, select, t
 from prefloop.collect import quality
 from prefloop.collect.answers import Answers, checked, is_storable
 from prefloop.collect.identity import as_json, fingerprint, new_id
-from prefloop.collect.queue import MINUTE, occupy, put, regain, reopen
+from prefloop.collect.queue import MINUTE, is_sqlite, occupy, put, regain, reopen, upsert
 from prefloop.collect.refusals import Refused, not_found
 from prefloop.collect.schema import TaskSchema, schema_of
 from prefloop.collect.tables import (
@@ -30,6 +30,7 @@ from prefloop.collect.tables import (
     tally,
     task_schema,
 )
+from prefloop.collect.together import Change, at_once
 
 DAY = 86_400_000
 RECALL_MS = 15 * MINUTE  # a submitted turn may be taken back for so long,
@@ -64,11 +65,21 @@ class Said(NamedTuple):
 
 
 MINE = select(assignment).where(assignment.c.id == bindparam("turn")).with_for_update()
+ASKED = (  # a turn with what does not change while it waits to be locked
+    select(assignment, task_schema.c.body_json.label("schema_json"), item_body.c.prompt_json, project.c.settings_json)
+    .select_from(
+        assignment.join(task_schema, task_schema.c.id == assignment.c.schema_id)
+        .join(item_body, item_body.c.item_id == assignment.c.item_id)
+        .join(project, project.c.id == assignment.c.project_id)
+    )
+    .where(assignment.c.id == bindparam("turn"))
+    .with_for_update(of=assignment)
+)
 
 
-def mine(connection: Connection, assignment_id: str, user_id: str) -> Row[Any]:
+def mine(connection: Connection, assignment_id: str, user_id: str, statement: Any = MINE) -> Row[Any]:
     """Somebody's own turn, locked until the transaction ends; anybody else's does not exist."""
-    row = connection.execute(MINE, {"turn": assignment_id}).first()
+    row = connection.execute(statement, {"turn": assignment_id}).first()
     if row is None or row.user_id != user_id:
         raise not_found("assignment")
     return row
@@ -134,28 +145,23 @@ def is_slot_of(turn: Row[Any]) -> Any:
 # --- submitting -------------------------------------------------------------------------------------------------------------
 
 
-ASKED = (
-    select(task_schema.c.body_json, item_body.c.prompt_json, project.c.settings_json)
-    .select_from(
-        assignment.join(task_schema, task_schema.c.id == assignment.c.schema_id)
-        .join(item_body, item_body.c.item_id == assignment.c.item_id)
-        .join(project, project.c.id == assignment.c.project_id)
-    )
-    .where(assignment.c.id == bindparam("turn"))
-)
-
-
 # made once, as those of queue.py
 SUBMITTED = update(assignment).where(assignment.c.id == bindparam("turn"))
-BEFORE = select(idempotency).where(idempotency.c.user_id == bindparam("user"), idempotency.c.key == bindparam("given"))
-KEPT = insert(idempotency)
-JUDGED = insert(judgment)
-REVISION = (
-    select(judgment.c.rev, judgment.c.is_surplus)
+LAST_SAID = (
+    select(judgment.c.assignment_id, judgment.c.rev, judgment.c.is_surplus)
     .where(judgment.c.assignment_id == bindparam("turn"))
     .order_by(judgment.c.rev.desc())
     .limit(1)
+    .subquery()
 )
+SENT = and_(idempotency.c.user_id == bindparam("user"), idempotency.c.key == bindparam("given"))
+BEFORE = (  # once the turn is locked: what was said in it so far, and the receipt of this submission if it was sent before
+    select(idempotency.c.body_sha256, idempotency.c.response_json, LAST_SAID.c.rev, LAST_SAID.c.is_surplus)
+    .select_from(assignment.outerjoin(LAST_SAID, LAST_SAID.c.assignment_id == assignment.c.id).outerjoin(idempotency, SENT))
+    .where(assignment.c.id == bindparam("turn"))
+)
+KEPT = insert(idempotency)
+JUDGED = insert(judgment)
 COUNTED = {
     name: update(item).where(item.c.id == bindparam("counted")).values({name: item.c[name] + 1})
     for name in ("n_done", "n_surplus")
@@ -168,49 +174,47 @@ OWN_SLOT = update(slot).where(
 
 def submit(connection: Connection, *, assignment_id: str, user_id: str, key: str, said: Said, now: int) -> Receipt:
     """Store a judgment. Repeating it with the same ``key`` changes nothing and returns the same receipt."""
-    turn = mine(connection, assignment_id, user_id)
+    turn = mine(connection, assignment_id, user_id, ASKED)
     digest = fingerprint(as_json([assignment_id, said.answers]).encode(errors="surrogatepass"))
-    if before := replayed(connection, user_id, key, digest):
-        return before
+    before = connection.execute(BEFORE, {"turn": assignment_id, "user": user_id, "given": key}).one()
+    if before.response_json is not None:
+        return replayed(before, digest)
     if turn.state == "submitted":
         raise Refused(409, "already_submitted", "this was submitted already; recall it to change it")
-    asked = connection.execute(ASKED, {"turn": assignment_id}).one()
-    tags = json.loads(asked.prompt_json).get("tags", ())
-    answers = checked(schema_of(asked.body_json), said.answers, json.loads(turn.shown_json), tags=tags)
-    rev, is_surplus = placed(connection, turn, user_id)
-    judgment_id = new_id(now)
-    insert_judgment(connection, turn, judgment_id, rev, is_surplus, answers, said, now)
-    done = {"state": "submitted", "closed_at": now}
-    connection.execute(SUBMITTED, {"turn": turn.id, **done})
-    if rev == 1:
-        count(connection, turn, now, submitted=1, surplus=int(is_surplus), active_ms=active(turn, said, now) or 0)
-        quality.after_submit(connection, turn.item_id, asked.settings_json)
-    receipt = Receipt(judgment_id, rev, is_surplus, is_replay=False)
+    tags = json.loads(turn.prompt_json).get("tags", ())
+    answers = checked(schema_of(turn.schema_json), said.answers, json.loads(turn.shown_json), tags=tags)
+    rev, is_surplus = placed(connection, turn, user_id, before)
+    receipt = Receipt(new_id(now), rev, is_surplus, is_replay=False)
     kept = {"user_id": user_id, "key": key, "body_sha256": digest, "response_json": as_json(receipt._asdict()), "created": now}
-    connection.execute(KEPT, kept)
+    changes: list[Change] = [
+        (JUDGED, new_judgment(turn, receipt, answers, said, now)),
+        (SUBMITTED, {"turn": turn.id, "state": "submitted", "closed_at": now}),
+        (KEPT, kept),
+    ]
+    if rev == 1:
+        changes.append((COUNTED["n_surplus" if is_surplus else "n_done"], {"counted": turn.item_id}))
+        done = {"submitted": 1, "surplus": int(is_surplus), "active_ms": active(turn, said, now) or 0}
+        changes.append(counted(connection, turn, now, **done))
+    at_once(connection, changes)
+    if rev == 1:
+        quality.after_submit(connection, turn.item_id, turn.settings_json)
     return receipt
 
 
-def replayed(connection: Connection, user_id: str, key: str, digest: str) -> Receipt | None:
+def replayed(before: Row[Any], digest: str) -> Receipt:
     """The receipt a key was answered with before."""
-    before = connection.execute(BEFORE, {"user": user_id, "given": key}).first()
-    if before is None:
-        return None
     if before.body_sha256 != digest:
         raise Refused(422, "key_reused", "this Idempotency-Key was used for another submission; a new one needs a new key")
     return Receipt(**json.loads(before.response_json))._replace(is_replay=True)
 
 
-def placed(connection: Connection, turn: Row[Any], user_id: str) -> tuple[int, bool]:
+def placed(connection: Connection, turn: Row[Any], user_id: str, before: Row[Any]) -> tuple[int, bool]:
     """The revision a judgment is, and whether it is beyond the number wanted. Fills a slot where there is one."""
-    before = connection.execute(REVISION, {"turn": turn.id}).first()
-    if before is not None:
+    if before.rev is not None:
         superseded = update(judgment).where(judgment.c.assignment_id == turn.id).values(is_superseded=True)
         connection.execute(superseded)
         return before.rev + 1, before.is_surplus
-    is_surplus = not fill(connection, turn, user_id)
-    connection.execute(COUNTED["n_surplus" if is_surplus else "n_done"], {"counted": turn.item_id})
-    return 1, is_surplus
+    return 1, not fill(connection, turn, user_id)
 
 
 def fill(connection: Connection, turn: Row[Any], user_id: str) -> bool:
@@ -227,25 +231,22 @@ def fill(connection: Connection, turn: Row[Any], user_id: str) -> bool:
     return occupy(connection, turn.item_id, number, user_id=user_id, assignment_id=turn.id, expires=None)
 
 
-def insert_judgment(
-    connection: Connection, turn: Row[Any], judgment_id: str, rev: int, is_surplus: bool, answers: Answers, said: Said, now: int
-) -> None:
-    row = {
-        "id": judgment_id,
+def new_judgment(turn: Row[Any], receipt: Receipt, answers: Answers, said: Said, now: int) -> dict[str, Any]:
+    return {
+        "id": receipt.judgment_id,
         "assignment_id": turn.id,
         "item_id": turn.item_id,
         "project_id": turn.project_id,
         "user_id": turn.user_id,
         "schema_id": turn.schema_id,
-        "rev": rev,
+        "rev": receipt.rev,
         "body_json": as_json(answers),
-        "is_surplus": is_surplus,
+        "is_surplus": receipt.is_surplus,
         "active_ms": active(turn, said, now),
         "wall_ms": max(0, now - turn.leased_at),
         "input": said.input,
         "created": now,
     }
-    connection.execute(JUDGED, row)
 
 
 def active(turn: Row[Any], said: Said, now: int) -> int | None:
@@ -340,8 +341,12 @@ def last_submitted(connection: Connection, turn: Row[Any]) -> set[str]:
 
 def count(connection: Connection, turn: Row[Any], now: int, **more: int) -> None:
     """Add to what this person did today."""
+    at_once(connection, [counted(connection, turn, now, **more)])
+
+
+def counted(connection: Connection, turn: Row[Any], now: int, **more: int) -> Change:
     key = {"project_id": turn.project_id, "user_id": turn.user_id, "day": now // DAY}
-    put(connection, tally, {**key, **more}, more, is_added=True)
+    return upsert(tally, tuple(more), True, is_sqlite(connection)), {**key, **more}
 
 
 def note(connection: Connection, turn: Row[Any], action: str, detail: dict[str, Any], now: int) -> None:

@@ -6,8 +6,9 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Request
 from sqlalchemy import Connection, func, select, update
 
-from prefloop.collect import accounts, items, projects, queue
+from prefloop.collect import accounts, items, projects
 from prefloop.collect.accounts import Principal
+from prefloop.collect.asked import current_schema
 from prefloop.collect.identity import as_json, pseudonym
 from prefloop.collect.refusals import Refused, not_found
 from prefloop.collect.schema import TaskSchema, read_schema, template, template_names
@@ -44,7 +45,7 @@ def list_projects(request: Request, who: Anyone) -> list[dict[str, Any]]:
 
 def is_live(connection: Connection, project_id: str) -> bool:
     """Whether its people chat, instead of judging what was imported."""
-    return queue.current_schema(connection, project_id)[1].live
+    return current_schema(connection, project_id)[1].live
 
 
 @router.post("/projects", status_code=201)

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from fastapi import Depends, Request
 from sqlalchemy import Connection, Row, select
 
-from prefloop.collect import accounts, consent, projects
+from prefloop.collect import accounts, projects
 from prefloop.collect.access import Standing
 from prefloop.collect.accounts import Principal
 from prefloop.collect.refusals import Refused, not_found
@@ -123,17 +123,6 @@ def in_project(right: str) -> Callable[..., Here]:
     return check
 
 
-def at_work(request: Request, project: str) -> Here:
-    """For the route that hands out work of a project: its members who agreed to what it asks for."""
-
-    def look(connection: Connection, who: Principal) -> Here:
-        here = stands(connection, name=project, who=who, right="annotate")
-        consent.refuse_without(connection, project_id=here.project.id, user_id=who.user_id)
-        return here
-
-    return asked_by(request, look)
-
-
 def in_project_of(right: str, kind: str) -> Callable[..., Here]:
     """For routes about an item, a judgment, a job or a report: the project is the one it belongs to."""
     table = {"item": item, "job": job, "report": report, "judgment": judgment}[kind]
@@ -151,8 +140,7 @@ def in_project_of(right: str, kind: str) -> Callable[..., Here]:
 
 
 def stands(connection: Connection, *, name: str, who: Principal, right: str) -> Here:
-    found = projects.find(connection, name)
-    standing = projects.standing(connection, found.id, who)
+    found, standing = projects.standing(connection, name, who)
     if not standing.role:
         raise not_found("project")
     if not standing.may(right):

@@ -5,6 +5,7 @@ has letters.
 """
 
 import json
+from collections.abc import Callable
 from functools import lru_cache, partial
 from typing import Annotated, Any
 
@@ -14,6 +15,7 @@ from sqlalchemy import Connection, and_, or_, select
 
 from prefloop.collect import answers, consent, media, queue, reviews, turns
 from prefloop.collect.accounts import Principal
+from prefloop.collect.database import Work
 from prefloop.collect.identity import now_ms
 from prefloop.collect.rank_string import LETTERS
 from prefloop.collect.refusals import Refused, not_found
@@ -21,7 +23,7 @@ from prefloop.collect.schema import TaskSchema, schema_of
 from prefloop.collect.tables import assignment, item_body, judgment, project, task_schema
 from prefloop.collect.web.service import service_of
 from prefloop.collect.web.shapes import Agreement, DraftBody, Next, Reason, Submission
-from prefloop.collect.web.who import Here, at_work, in_project, scoped
+from prefloop.collect.web.who import Here, in_project, scoped
 
 router = APIRouter(tags=["work"])
 Worker = Annotated[Principal, Depends(scoped("annotate"))]
@@ -30,13 +32,13 @@ PAGE = 50
 
 
 @router.post("/projects/{project}/next", responses={204: {"description": "Nothing to do; Prefloop-Reason says why"}})
-def next_turn(request: Request, here: Annotated[Here, Depends(at_work)], body: Next | None = None) -> Any:
+def next_turn(request: Request, here: AtWork, body: Next | None = None) -> Any:
     """The item one is at, or the next; 204 with a reason where there is none."""
     service = service_of(request)
     beside = body.beside if body else []
     found = service.write(queue.claim, project_id=here.project.id, user_id=here.who.user_id, beside=beside)
     if isinstance(found, queue.Turn):
-        return JSONResponse(service.read(screen, turn=found))  # nothing in it is to be converted
+        return JSONResponse(screen(service.database.read, found))  # nothing in it is to be converted
     headers = {"Prefloop-Reason": found.reason}
     if found.until is not None:
         headers["Prefloop-Until"] = str(found.until)
@@ -67,13 +69,13 @@ def get_assignment(request: Request, identity: str, who: Worker) -> dict[str, An
         owner = connection.scalar(select(assignment.c.user_id).where(assignment.c.id == identity))
         if owner != who.user_id:
             raise not_found("assignment")
-        return screen(connection, queue.turn_of(connection, identity))
+        return screen(lambda work: work(connection), queue.turn_of(connection, identity))
 
     return service_of(request).read(look)
 
 
-def screen(connection: Connection, turn: queue.Turn) -> dict[str, Any]:
-    """What the page needs to draw a turn, and nothing else."""
+def screen(read: Callable[[Work[Any]], Any], turn: queue.Turn) -> dict[str, Any]:
+    """What the page needs to draw a turn, and nothing else; of a new one everything is known without another look."""
     mine = turn.assignment
     schema, asked_about = on_screens(mine.schema_json)
     order = json.loads(mine.shown_json)
@@ -92,8 +94,8 @@ def screen(connection: Connection, turn: queue.Turn) -> dict[str, Any]:
             {"id": letter, "content": shown(content[completion])} for letter, completion in zip(LETTERS, order, strict=False)
         ],
         "draft": {"rev": turn.draft.rev, "body": json.loads(turn.draft.body_json)} if turn.draft else None,
-        "answers": said_before(connection, turn, order),
-        "returned": reviews.returned(connection, mine.id) if mine.state == "recalled" else None,
+        "answers": read(partial(said_before, turn=turn, order=order)) if mine.state in ("submitted", "recalled") else None,
+        "returned": read(partial(reviews.returned, assignment_id=mine.id)) if mine.state == "recalled" else None,
     }
 
 
@@ -114,8 +116,6 @@ def asked_tags(schema: TaskSchema) -> set[str]:
 
 def said_before(connection: Connection, turn: queue.Turn, order: list[str]) -> dict[str, Any] | None:
     """What this person submitted, in the letters of this screen."""
-    if turn.assignment.state not in ("submitted", "recalled"):
-        return None
     here = and_(judgment.c.assignment_id == turn.assignment.id, judgment.c.is_superseded.is_(False))
     stored = connection.scalar(select(judgment.c.body_json).where(here))
     return answers.on_screen(turn.schema, json.loads(stored), order) if stored else None
@@ -187,7 +187,7 @@ def recall(request: Request, identity: str, who: Worker) -> dict[str, Any]:
     """Open a submitted turn again."""
     service = service_of(request)
     service.write(turns.recall, assignment_id=identity, user_id=who.user_id)
-    return service.read(lambda connection: screen(connection, queue.turn_of(connection, identity)))
+    return screen(service.database.read, service.read(queue.turn_of, assignment_id=identity))
 
 
 @router.get("/me/history")
