@@ -1,6 +1,7 @@
 """Items that check those who judge them, and look like any other on the screen.
 
     gold     an item of which is known what is right: whole orders, pairs that must stand so, the best, the worst
+    practice the same, for those who are new: they are told what was right (practice.py)
     check    made from another item by giving it an answer to a different prompt, which must come last
     repeat   an item a person has judged before, to see whether they say the same again
 
@@ -15,12 +16,13 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, and_, delete, exists, func, insert, select, update
 
+from prefloop.collect import practice as practising
 from prefloop.collect.identity import as_json, keyed, new_id
 from prefloop.collect.places import places
 from prefloop.collect.quality_settings import quality_of
 from prefloop.collect.refusals import Refused, not_found
 from prefloop.collect.schema import completion_ids
-from prefloop.collect.tables import assignment, item, item_body, planted, slot, tally
+from prefloop.collect.tables import assignment, item, item_body, planted, project, slot, tally
 from prefloop.records import Completion, Prompt, content_id
 from prefloop.stats.agreement import marks, pair_signs
 
@@ -32,10 +34,12 @@ CANDIDATES = 200  # gold items among which one is drawn
 # --- when one is due --------------------------------------------------------------------------------------------------------
 
 
-def due(connection: Connection, here: Row[Any], user_id: str, now: int) -> tuple[str, int] | None:
-    """The item and the new slot of a check that is due to somebody; None where their next turn is an ordinary one."""
+def due(connection: Connection, here: Row[Any], user_id: str, now: int) -> tuple[str, int] | str | None:
+    """The item and the new slot of what is due to somebody, or the turn at it that had run out; None: an ordinary turn."""
     if here.settings_json == "{}":
         return None
+    if practising.has_practice(here.settings_json) and (one := practising.next_for(connection, here.id, user_id)):
+        return one.again or (one.item_id, slot_for(connection, one.item_id))
     settings = quality_of(here.settings_json)
     if not settings.gold_rate and not settings.repeat_rate:
         return None
@@ -109,6 +113,18 @@ def slot_for(connection: Connection, item_id: str) -> int:
     return number
 
 
+def slot_again(connection: Connection, item_id: str) -> int | None:
+    """A slot for somebody who comes back to a practice item, of which none is ever open; None where that may not be."""
+    one = connection.execute(select(item.c.kind, item.c.status).where(item.c.id == item_id)).one()
+    return slot_for(connection, item_id) if (one.kind, one.status) == ("practice", "active") else None
+
+
+def drop_slot(connection: Connection, item_id: str, slot_no: int) -> None:
+    """Of a practice item, whose slot is nobody's any more: it waits for nobody else."""
+    connection.execute(delete(slot).where(slot.c.item_id == item_id, slot.c.slot_no == slot_no))
+    connection.execute(update(item).where(item.c.id == item_id).values(n_slots=item.c.n_slots - 1))
+
+
 def insert_planted(
     connection: Connection, here: Row[Any], *, kind: str, ext_id: str, prompt_id: str, prompt_json: str, completions_json: str,
     expected: Mapping[str, Any], user_id: str | None, now: int, copy: str | None = None,
@@ -139,29 +155,49 @@ def note_planted(
 # --- planting ---------------------------------------------------------------------------------------------------------------
 
 
-def make_gold(connection: Connection, *, item_id: str, expected: Json, user_id: str, now: int) -> None:
-    """Make an item gold, or say anew what is expected of it. What waits of it in the queue is taken out."""
-    one = connection.execute(select(item).where(item.c.id == item_id).with_for_update()).first()
+def make_gold(
+    connection: Connection, *, item_id: str, expected: Json, user_id: str, now: int, practice: bool = False, why: str = ""
+) -> None:
+    """Make an item gold, or practice, or say anew what is expected of it. What waits of it in the queue is taken out."""
+    one = locked(connection, item_id)
     if one is None:
         raise not_found("item")
     if one.kind in ("repeat", "check"):
         raise Refused(409, "planted_already", f"this item is a {one.kind} and stays one")
+    if why and (not practice or len(why) > practising.MOST_WORDS):
+        raise Refused(
+            422, "bad_gold", f"why something is right is told of practice, in at most {practising.MOST_WORDS:,} characters"
+        )
     listed = str(connection.scalar(select(item_body.c.completions_json).where(item_body.c.item_id == item_id)))
-    checked = expectation(expected, completion_ids(listed))
+    checked = {**expectation(expected, completion_ids(listed)), **({"why": why} if why else {})}
+    is_again = practice and one.kind == "practice"
+    made = connection.scalar(select(planted.c.created).where(planted.c.item_id == item_id)) if is_again else None
     connection.execute(delete(planted).where(planted.c.item_id == item_id))
-    note_planted(connection, item_id, one.project_id, "gold", checked, user_id, now)
+    kind = "practice" if practice else "gold"
+    if practice:
+        now = made or practising.moment_for(connection, one.project_id, now)
+    note_planted(connection, item_id, one.project_id, kind, checked, user_id, now)
     connection.execute(delete(slot).where(slot.c.item_id == item_id, slot.c.state.in_(("open", "hold"))))
     n_slots = connection.scalar(select(func.count()).select_from(slot).where(slot.c.item_id == item_id)) or 0
-    connection.execute(update(item).where(item.c.id == item_id).values(kind="gold", n_slots=n_slots))
+    connection.execute(update(item).where(item.c.id == item_id).values(kind=kind, n_slots=n_slots))
+    practising.changed(connection, one.project_id, item_id, was=one.kind == "practice", is_now=practice)
 
 
 def unmake_gold(connection: Connection, *, item_id: str, now: int) -> None:
     """An ordinary item again, with the judgments it has."""
-    one = connection.execute(select(item).where(item.c.id == item_id).with_for_update()).first()
-    if one is None or one.kind != "gold":
+    one = locked(connection, item_id)
+    if one is None or one.kind not in ("gold", "practice"):
         raise not_found("gold item")
     connection.execute(delete(planted).where(planted.c.item_id == item_id))
     connection.execute(update(item).where(item.c.id == item_id).values(kind="normal"))
+    practising.changed(connection, one.project_id, item_id, was=one.kind == "practice", is_now=False)
+
+
+def locked(connection: Connection, item_id: str) -> Row[Any] | None:
+    """An item, and its project before it, as whoever gives a slot back locks them; not against rows that refer to it."""
+    project_id = connection.scalar(select(item.c.project_id).where(item.c.id == item_id))
+    connection.execute(select(project.c.id).where(project.c.id == project_id).with_for_update(key_share=True))
+    return connection.execute(select(item).where(item.c.id == item_id).with_for_update()).first()
 
 
 def make_checks(connection: Connection, *, here: Row[Any], n: int, user_id: str, now: int) -> int:

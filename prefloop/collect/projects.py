@@ -5,6 +5,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, and_, bindparam, func, insert, or_, select, update
 
+from prefloop.collect import practice
 from prefloop.collect.access import Standing
 from prefloop.collect.accounts import Principal, join
 from prefloop.collect.identity import as_json, fingerprint, new_id, new_secret
@@ -107,6 +108,7 @@ def progress(connection: Connection, project_id: str) -> dict[str, int]:
     )
     n_items, n_wanted, n_done, n_surplus = connection.execute(wanted).one()
     leased = select(func.count()).select_from(slot).where(slot.c.project_id == project_id, slot.c.state == "leased")
+    leased = leased.where(slot.c.item_id.not_in(practice.of_project(project_id)))
     skipped = select(func.coalesce(func.sum(tally.c.skipped), 0)).where(tally.c.project_id == project_id)
     return {
         "items": n_items, "wanted": n_wanted, "done": n_done, "surplus": n_surplus,

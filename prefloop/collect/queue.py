@@ -218,10 +218,13 @@ def taken_from_queue(queue: Queue) -> str | None:
 
 
 def planted_turn(queue: Queue) -> str | None:
-    """A turn at an item that checks on this person, where one is due."""
+    """A turn at an item that checks on this person, or that they practise with, where one is due."""
     due = planted.due(queue.connection, queue.project, queue.user_id, queue.now)
     if due is None:
         return None
+    if isinstance(due, str):
+        again = locked_turn(queue.connection, due)
+        return due if regain(queue.connection, again, queue.schema.lease.minutes, queue.now) else None
     return leased(queue, *due, str(queue.connection.scalar(LISTED, {"item": due[0]})))
 
 
@@ -365,6 +368,8 @@ def regain(connection: Connection, mine: Row[Any], minutes: int, now: int) -> bo
     """Another lease for a turn that lost its own, at the same slot or at any that is open."""
     opened = select(slot.c.slot_no).where(slot.c.item_id == mine.item_id, slot.c.state == "open").order_by(slot.c.slot_no)
     number = connection.scalar(opened.limit(1).with_for_update(skip_locked=True))
+    if number is None:
+        number = planted.slot_again(connection, mine.item_id)
     expires = now + minutes * MINUTE
     if number is None or not occupy(
         connection, mine.item_id, number, user_id=mine.user_id, assignment_id=mine.id, expires=expires
@@ -387,12 +392,15 @@ def sweep(connection: Connection, now: int) -> int:
 
 
 def reopen(connection: Connection, project_id: str, slots: Sequence[tuple[str, int]]) -> None:
-    """Slots that are nobody's any more; those of a held item are held."""
+    """Slots that are nobody's any more; those of a held item are held, those of practice go."""
     opened = bumped(connection, project_id)
     for item_id, slot_no in slots:
-        status = connection.scalar(select(item.c.status).where(item.c.id == item_id))
+        one = connection.execute(select(item.c.status, item.c.kind).where(item.c.id == item_id)).one()
+        if one.kind == "practice":
+            planted.drop_slot(connection, item_id, slot_no)
+            continue
         change = {
-            "state": "open" if status == "active" else "hold",
+            "state": "open" if one.status == "active" else "hold",
             "user_id": None,
             "assignment_id": None,
             "lease_expires": None,

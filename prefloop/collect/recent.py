@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Row, and_, exists, select
 
+from prefloop.collect import practice
 from prefloop.collect.identity import pseudonym
 from prefloop.collect.places import Said, order_said, places
 from prefloop.collect.schema import TaskSchema, schema_of
@@ -61,8 +62,9 @@ class Opined(NamedTuple):
 
 
 def recent(connection: Connection, project: Row[Any], *, n_judgments: int = JUDGMENTS) -> list[Opined]:
-    """The items of the last judgments, those that check annotators included, each with all of its judgments."""
-    last = select(judgment.c.item_id).where(judgment.c.project_id == project.id).order_by(judgment.c.id.desc()).limit(n_judgments)
+    """The items of the last judgments, those that check annotators included, practice not, each with all of its judgments."""
+    here = and_(judgment.c.project_id == project.id, judgment.c.item_id.not_in(practice.of_project(project.id)))
+    last = select(judgment.c.item_id).where(here).order_by(judgment.c.id.desc()).limit(n_judgments)
     return opined(connection, project, sorted(set(connection.scalars(last))))
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, and_, delete, exists, insert, or_, select, update
 
-from prefloop.collect import media, queue
+from prefloop.collect import media, practice, queue
 from prefloop.collect.answers import checked
 from prefloop.collect.asked import current_schema
 from prefloop.collect.identity import as_json, new_id, now_ms
@@ -66,7 +66,8 @@ def undecided(connection: Connection, project_id: str, cursor: str) -> list[str]
     is_decided = exists().where(final.c.item_id == item.c.id)
     is_reported = exists().where(report.c.item_id == item.c.id, report.c.state == "open")
     here = and_(item.c.project_id == project_id, item.c.id > cursor, item.c.status != "removed", ~is_decided)
-    here = and_(here, item.c.kind != "repeat", or_(item.c.n_done + item.c.n_surplus > 0, is_reported))
+    is_judged = and_(item.c.n_done + item.c.n_surplus > 0, item.c.kind != "practice")
+    here = and_(here, item.c.kind != "repeat", or_(is_judged, is_reported))
     return list(connection.scalars(select(item.c.id).where(here).order_by(item.c.id).limit(100)))
 
 
@@ -92,6 +93,8 @@ def looked_at(one: Opined, settings: QualityConfig, reported: list[Json]) -> Jso
         "gold_fail": any(score < settings.gold_pass - 1e-9 for score in gold_scores(one)),
         "too_fast": is_fast,
     }
+    if one.kind == "practice":  # what is said of it is nobody's concern, only that something may be wrong with it
+        holds = {name: holds[name] and name == "reported" for name in REASONS}
     return {
         "id": one.item_id, "kind": one.kind, "prompt": one.prompt["messages"][-1]["content"][:200], "n": len(one.opinions),
         "agreement": agreement, "confidence": confidence, "reasons": [name for name in REASONS if holds[name]],
@@ -239,7 +242,8 @@ def withdraw(connection: Connection, turn: Row[Any], one: Row[Any]) -> None:
     first = select(judgment.c.created).where(judgment.c.assignment_id == turn.id, judgment.c.rev == 1)
     day = int(connection.scalar(first) or 0) // DAY
     of_day = and_(tally.c.project_id == turn.project_id, tally.c.user_id == turn.user_id, tally.c.day == day)
-    connection.execute(update(tally).where(of_day).values(surplus=tally.c.surplus + 1))
+    if not practice.is_practice(connection, turn.item_id):
+        connection.execute(update(tally).where(of_day).values(surplus=tally.c.surplus + 1))
     held = and_(slot.c.item_id == turn.item_id, slot.c.assignment_id == turn.id, slot.c.state == "done")
     number = connection.scalar(select(slot.c.slot_no).where(held).with_for_update())
     if number is not None:

@@ -138,7 +138,7 @@ item = Table(
     Column("project_id", Text, to("project.id"), nullable=False),
     Column("ext_id", Text, nullable=False),  # what an import knows it by: the hash of its prompt and completions
     Column("prompt_id", Text, nullable=False),
-    Column("kind", Text, nullable=False, server_default="normal"),  # normal | gold | check | repeat (see planted)
+    Column("kind", Text, nullable=False, server_default="normal"),  # normal | gold | practice | check | repeat (see planted)
     Column("status", Text, nullable=False, server_default="active"),  # active | held | removed
     Column("priority", Integer, nullable=False, server_default="0"),
     Column("shuffle_key", BigInteger, nullable=False),
@@ -272,7 +272,7 @@ planted = Table(  # items that check those who judge them
     metadata,
     Column("item_id", Text, to("item.id"), primary_key=True),
     Column("project_id", Text, to("project.id"), nullable=False),
-    Column("kind", Text, nullable=False),  # gold: what is right is known | check: made to have a worst answer | repeat
+    Column("kind", Text, nullable=False),  # gold, practice: what is right is known | check: made to have a worst answer | repeat
     Column("expected_json", Text, nullable=False, server_default="{}"),
     Column("copy_of", Text, to("item.id"), unique=True),  # of a repeat: what is shown again
     Column("created_by", Text, to("app_user.id")),

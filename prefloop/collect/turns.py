@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Row, and_, bindparam, func, insert, select, text, update
 
-from prefloop.collect import quality
+from prefloop.collect import practice, quality
 from prefloop.collect.answers import Answers, checked, is_storable
+from prefloop.collect.feedback import feedback
 from prefloop.collect.identity import as_json, fingerprint, new_id
 from prefloop.collect.queue import MINUTE, is_sqlite, occupy, put, regain, reopen, upsert
 from prefloop.collect.refusals import Refused, not_found
@@ -46,6 +47,7 @@ class Receipt(NamedTuple):
     rev: int
     is_surplus: bool
     is_replay: bool
+    feedback: dict[str, Any] | None = None  # of practice
 
 
 class Draft(NamedTuple):
@@ -181,10 +183,11 @@ def submit(connection: Connection, *, assignment_id: str, user_id: str, key: str
         return replayed(before, digest)
     if turn.state == "submitted":
         raise Refused(409, "already_submitted", "this was submitted already; recall it to change it")
-    tags = json.loads(turn.prompt_json).get("tags", ())
-    answers = checked(schema_of(turn.schema_json), said.answers, json.loads(turn.shown_json), tags=tags)
+    schema, tags = schema_of(turn.schema_json), json.loads(turn.prompt_json).get("tags", ())
+    answers = checked(schema, said.answers, json.loads(turn.shown_json), tags=tags)
     rev, is_surplus = placed(connection, turn, user_id, before)
-    receipt = Receipt(new_id(now), rev, is_surplus, is_replay=False)
+    told = feedback(connection, turn, schema, answers) if practice.has_practice(turn.settings_json) else None
+    receipt = Receipt(new_id(now), rev, is_surplus, is_replay=False, feedback=told)
     kept = {"user_id": user_id, "key": key, "body_sha256": digest, "response_json": as_json(receipt._asdict()), "created": now}
     changes: list[Change] = [
         (JUDGED, new_judgment(turn, receipt, answers, said, now)),
@@ -193,10 +196,11 @@ def submit(connection: Connection, *, assignment_id: str, user_id: str, key: str
     ]
     if rev == 1:
         changes.append((COUNTED["n_surplus" if is_surplus else "n_done"], {"counted": turn.item_id}))
+    if rev == 1 and told is None:
         done = {"submitted": 1, "surplus": int(is_surplus), "active_ms": active(turn, said, now) or 0}
         changes.append(counted(connection, turn, now, **done))
     at_once(connection, changes)
-    if rev == 1:
+    if rev == 1 and told is None:
         quality.after_submit(connection, turn.item_id, turn.settings_json)
     return receipt
 
@@ -263,7 +267,8 @@ def skip(connection: Connection, *, assignment_id: str, user_id: str, reason: st
     if turn.state == "skipped":
         return
     let_go(connection, turn, "skipped", now)
-    count(connection, turn, now, skipped=1)
+    if not practice.is_practice(connection, turn.item_id):
+        count(connection, turn, now, skipped=1)
     note(connection, turn, "skip", {"reason": reason}, now)
     skipped = and_(assignment.c.item_id == turn.item_id, assignment.c.state == "skipped")
     n = connection.scalar(select(func.count()).select_from(assignment).where(skipped)) or 0

@@ -141,8 +141,16 @@ NEVER = {  # a name and a query that must find nothing; :p is the project
         WHERE i.project_id = :p AND (s.state = 'open' AND i.status <> 'active' OR s.state = 'hold' AND i.status = 'active')""",
     "a tally that is not what was done": """
         SELECT t.user_id FROM (SELECT user_id, sum(submitted) AS n, sum(surplus) AS m FROM tally WHERE project_id = :p GROUP BY user_id) t
-        WHERE t.n <> (SELECT count(*) FROM judgment j WHERE j.project_id = :p AND j.user_id = t.user_id AND j.rev = 1)
-        OR t.m <> (SELECT count(*) FROM judgment j WHERE j.project_id = :p AND j.user_id = t.user_id AND j.rev = 1 AND j.is_surplus)""",
+        WHERE t.n <> (SELECT count(*) FROM judgment j JOIN item i ON i.id = j.item_id AND i.kind <> 'practice'
+                      WHERE j.project_id = :p AND j.user_id = t.user_id AND j.rev = 1)
+        OR t.m <> (SELECT count(*) FROM judgment j JOIN item i ON i.id = j.item_id AND i.kind <> 'practice'
+                   WHERE j.project_id = :p AND j.user_id = t.user_id AND j.rev = 1 AND j.is_surplus)""",
+    "a slot of practice that waits": """
+        SELECT s.item_id FROM slot s JOIN item i ON i.id = s.item_id
+        WHERE i.project_id = :p AND i.kind = 'practice' AND s.state IN ('open', 'hold')""",
+    "settings that do not say whether there is practice": """
+        SELECT id FROM project p WHERE p.id = :p AND (p.settings_json LIKE '%"practice"%')
+        <> EXISTS (SELECT 1 FROM planted WHERE project_id = :p AND kind = 'practice')""",
 }
 
 

@@ -444,6 +444,42 @@ def test_an_annotator_sees_nothing_of_where_answers_come_from(site):
     assert keys_in(turn["completions"]) == {"id", "content", "type", "text"}
 
 
+def test_what_was_right_is_told_of_practice_and_of_nothing_else(site, monkeypatch):
+    monkeypatch.setattr(planted, "drawn", lambda *given: (0.0, 0))  # gold is always due
+    project = made(site.database, users=0, n=3, overlap=2)
+    for role in ("annotator", "manager"):
+        project.do(accounts.join, project_id=project.id, user_id=site.users[role], role=role)
+    path = f"/projects/{project.slug}"
+    practice, gold, _ = (one["id"] for one in site.ask("manager", "GET", f"{path}/items").json()["items"])
+    for identity, more in ((practice, {"practice": True, "why": "because"}), (gold, {})):
+        best = site.ask("manager", "GET", f"/items/{identity}").json()["completions"][0]["id"]
+        body = {"expected": {"best": best}, **more}
+        assert site.ask("annotator", "PUT", f"/items/{identity}/gold", json=body).status_code == 403
+        assert site.ask("manager", "PUT", f"/items/{identity}/gold", json={**body, "why": "x" * 2001}).status_code == 422
+        assert site.ask("manager", "PUT", f"/items/{identity}/gold", json=body).status_code == 204
+    assert site.ask("manager", "PATCH", f"{path}/quality", json={"gold_rate": 0.5}).status_code == 200
+    assert site.ask("annotator", "GET", path).json()["practice"] == {"left": 1, "of": 1}
+    told, screens = [], []
+    while (answer := site.ask("annotator", "POST", f"{path}/next")).status_code == 200:
+        turn = answer.json()
+        given = {"json": {"answers": RANKED}, "headers": {"Idempotency-Key": turn["assignment"]}}
+        first, again = (site.ask("annotator", "POST", f"/assignments/{turn['assignment']}/submit", **given) for _ in range(2))
+        looked = site.ask("annotator", "GET", f"/assignments/{turn['assignment']}").json()
+        assert first.json() == again.json() and first.json().get("feedback") == looked.pop("feedback", None)
+        told.append(first.json())
+        screens.append([set(turn), set(looked), keys_in(turn["completions"]), "because" in answer.text])
+    assert len(told) == 3 and [set(one) - {"judgment", "rev", "surplus"} for one in told] == [{"feedback"}, set(), set()]
+    best = told[0]["feedback"]["expected"]["best"]
+    assert told[0]["feedback"] == {"score": float(best == "a"), "expected": {"best": best}, "why": "because"}
+    assert screens[0] == screens[1] == screens[2] and not screens[0][-1]  # until then it looks like any other
+    assert site.ask("annotator", "GET", path).json()["practice"] == {"left": 0, "of": 0}
+    slots = site.ask("manager", "GET", f"{path}/timeline").json()["slots"]
+    assert slots == {"done": 2, "open": 1, "expired": 0}  # of the gold item, and of the ordinary one
+    listed = site.ask("manager", "GET", f"{path}/items", params={"kind": "practice"}).json()["items"]
+    assert [one["id"] for one in listed] == [practice]
+    assert site.ask("manager", "GET", f"{path}/planted").json()["practice"] == {"items": 1, "judgments": 1}
+
+
 def test_the_whole_way_over_http_from_a_file_to_rankings(site, tmp_path):
     the_whole_way(site, tmp_path)
 

@@ -11,7 +11,7 @@ from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
 from sqlalchemy import text
 
-from prefloop.collect import items, projects, queue, turns
+from prefloop.collect import items, planted, projects, queue, turns
 from prefloop.collect.database import Database, database_url
 from prefloop.collect.migrate import migrate
 from prefloop.collect.refusals import Refused
@@ -125,6 +125,19 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(data=st.data(), priority=st.integers(-1, 1))
     def another_priority(self, data: st.DataObject, priority: int) -> None:
         self.opened["database"].write(partial(items.set_priority, item_id=self.an_item(data), priority=priority))
+
+    @precondition(lambda self: self.n)
+    @rule(data=st.data(), kind=st.sampled_from(["practice", "practice", "gold", "normal"]))
+    def another_kind(self, data: st.DataObject, kind: str) -> None:
+        identity = self.an_item(data)
+        with suppress(Refused):
+            if kind == "normal":
+                self.do(planted.unmake_gold, item_id=identity)
+                return
+            with self.opened["database"].snapshot() as connection:
+                listed = connection.scalar(text("SELECT completions_json FROM item_body WHERE item_id = :i"), {"i": identity})
+            given = {"expected": {"best": json.loads(listed)[0]["id"]}, "user_id": self.project.users[0]}
+            self.do(planted.make_gold, item_id=identity, practice=kind == "practice", **given)
 
     def an_item(self, data: st.DataObject) -> str:
         with self.opened["database"].snapshot() as connection:

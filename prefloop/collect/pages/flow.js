@@ -3,6 +3,7 @@ import { announce, api, connection, date, dialog, el, fill, labelled, rendered, 
 import { submission } from "./asked.js";
 import { agreed } from "./consent.js";
 import { keptDraft, send } from "./outbox.js";
+import { tell } from "./practice.js";
 import { bar, inputKind, progress, state } from "./status.js";
 import { lacking, pointTo } from "./task.js";
 import { body, clear, now, place, saving, show } from "./turn.js";
@@ -61,21 +62,26 @@ function away() {
 let isBusy = false;
 
 async function closing(action, content, done) {
-  if (!now || now.isPast || isBusy) return;
+  if (!now || now.isPast || isBusy) return undefined;
   isBusy = true;
   const { screen, keeper } = now;
   try {
     keeper.stop();
     const sent = await send({ assignment: screen.assignment, action, body: content });
-    bar.done += action === "submit" && !screen.answers ? 1 : 0;
+    const practised = sent.isSent ? sent.data?.feedback : null; // what was sent late is told nothing: something else is on the screen
+    bar.done += action === "submit" && !screen.answers && !practised ? 1 : 0;
+    if (practised && now?.screen === screen) {
+      past = { turns: [], at: -1 };
+      return tell(practised, advance);
+    }
     toast(t(!sent.isSent ? "work.kept" : sent.data?.surplus ? "work.surplus" : done), action === "submit" && sent.isSent
       ? { action: { label: t("work.recall"), run: () => recall(screen.assignment) }, stays: 5000 } : {});
     past = { turns: [], at: -1 };
-    await advance();
+    return await advance();
   } catch (problem) {
     toast(problem.message, { kind: "bad" });
     now.keeper = saving(screen.assignment, keptDraft(screen.assignment)?.rev ?? screen.draft?.rev ?? 0);
-    now.keeper.keep(body());
+    return now.keeper.keep(body());
   } finally {
     isBusy = false;
     progress();

@@ -1,7 +1,7 @@
 // The reviewer's page: what waits for a look, one item with everything said of it, and what it comes to. Names stay hidden until then.
 import { api, ask, date, dialog, el, fill, keys, labelled, latest, page, rendered, showHtml, t, toast, words } from "./base.js";
 import { gallery } from "./media.js";
-import { parse } from "./order.js";
+import { parse, unplaced } from "./order.js";
 import { percent, shown } from "./dashboard_charts.js";
 import { frame, path } from "./project_frame.js";
 
@@ -69,8 +69,9 @@ page({ title: "view.review", isWide: true }, async ({ main, place }) => {
     const state = [one.agreement !== null && el("span", { class: `tag ${one.agreement < 0.5 ? "warn" : "good"}` }, t("review.agreement", { share: percent(one.agreement) })),
       one.confidence !== null && el("span", { class: "tag" }, t("review.confidence", { share: percent(one.confidence) })), one.kind !== "normal" && el("span", { class: "tag" }, t(`items.kind_${one.kind}`))];
     const reports = one.reports.map(({ reason, text }) => el("p", { class: "note bad" }, `${reason}: ${text}`));
+    const right = one.expected?.why && el("p", { class: "note raw", dir: "auto" }, one.expected.why);
     const decided = one.final && el("div", { class: "note" }, t(`review.by_${one.final.method}`), " ", one.final.comment, " · ", date(one.final.created));
-    fill(view, reports, decided, el("div", { class: "sheet stack" }, el("div", { class: "row" }, el("h2", { class: "grow" }, t("review.prompt")), state), turns),
+    fill(view, reports, decided, right, el("div", { class: "sheet stack" }, el("div", { class: "row" }, el("h2", { class: "grow" }, t("review.prompt")), state), turns),
       el("div", { class: "cards" }, order.map((id) => cards.find((card) => card.id === id)?.card)), matrix(one, order, letter), actions(one, letter));
   }
 
@@ -97,8 +98,8 @@ page({ title: "view.review", isWide: true }, async ({ main, place }) => {
     return el("div", { class: "sheet row decide" }, el("button", { type: "button", class: "button first", onclick: () => decide({ method: "all" }) }, t("review.accept_all"), el("kbd", {}, "A")),
       one.consensus && canRank && el("button", { type: "button", class: "button", onclick: () => decide({ method: "consensus" }) }, t("review.accept_consensus")),
       canRank && el("button", { type: "button", class: "button", onclick: () => fix(one, letter) }, t("review.fix")),
-      mayManage && one.kind === "normal" && one.consensus && el("button", { type: "button", class: "button", onclick: () => gold(one) }, t("review.gold")),
-      mayManage && one.kind === "gold" && el("button", { type: "button", class: "button", onclick: async () => (await api("DELETE", `/items/${one.id}/gold`), show(one.id)) }, t("review.ungold")));
+      mayManage && one.kind === "normal" && one.schema.stages.some((stage) => stage.questions.some(({ type }) => type === "rank" || type === "pair")) && el("button", { type: "button", class: "button", onclick: () => gold(one, letter) }, t("review.gold")),
+      mayManage && ["gold", "practice"].includes(one.kind) && el("button", { type: "button", class: "button", onclick: async () => (await api("DELETE", `/items/${one.id}/gold`), show(one.id)) }, t(`review.un${one.kind}`)));
   }
 
   async function decide(body) {
@@ -112,8 +113,7 @@ page({ title: "view.review", isWide: true }, async ({ main, place }) => {
   }
 
   async function fix(one, letter) {
-    const line = one.consensus ? one.consensus.tiers.map((tier) => tier.map((id) => letter[id]).sort().join(" = ")).join(" > ") : "";
-    const input = el("input", { class: "input", value: line, name: "order" });
+    const input = el("input", { class: "input", value: agreed(one, letter), name: "order" });
     const comment = el("textarea", { class: "input", rows: "3" });
     const wrong = el("p", { class: "wrong", role: "alert" });
     const check = async (value) => {
@@ -171,10 +171,41 @@ page({ title: "view.review", isWide: true }, async ({ main, place }) => {
     await show(current.id);
   }
 
-  async function gold(one) {
-    if (!(await ask(t("review.gold"), t("review.gold_why")))) return;
-    await api("PUT", `/items/${one.id}/gold`, { body: { expected: { tiers: [one.consensus.tiers] } } });
-    toast(t("review.gold_done"));
+  /* The order that is right, and what it is for: to check people silently, or to show those who are new. */
+  async function gold(one, letter) {
+    const input = el("input", { class: "input", value: agreed(one, letter), name: "order" });
+    const why = el("textarea", { class: "input", rows: "4", maxlength: "2000", name: "why" });
+    const reason = labelled(t("review.why"), why, t("review.why_hint"));
+    const choose = (to) => {
+      reason.hidden = to === "gold";
+      said.textContent = t(`review.${to}_why`);
+    };
+    const said = el("p", { class: "soft" });
+    const kind = el("select", { class: "input", name: "kind", onchange: ({ target }) => choose(target.value) }, ["gold", "practice"].map((one) => el("option", { value: one }, t(`items.kind_${one}`))));
+    const wrong = el("p", { class: "wrong", role: "alert" });
+    choose("gold");
+    const check = async (value) => {
+      if (value !== "go") return true;
+      const names = one.completions.map(({ id }) => letter[id]);
+      const found = parse(input.value, names);
+      const left = found.problem ? [] : unplaced(found, names);
+      if (found.problem || left.length) return (wrong.textContent = found.problem ? t(`string.${found.problem}`, { about: found.about }) : t("review.unplaced", { about: left.join(", ") }), false);
+      const tiers = [...found.tiers, found.unusable].filter((tier) => tier.length).map((tier) => tier.map((name) => one.completions[names.indexOf(name)].id));
+      try {
+        await api("PUT", `/items/${one.id}/gold`, { body: { expected: { tiers: [tiers] }, practice: kind.value === "practice", why: kind.value === "practice" ? why.value.trim() : "" } });
+        return true;
+      } catch (problem) {
+        wrong.textContent = `${problem.message} ${problem.detail}`;
+        return false;
+      }
+    };
+    const actionsOf = [{ value: "no", label: t("cancel") }, { value: "go", label: t("review.gold_go"), kind: "first" }];
+    const body = [labelled(t("review.for"), kind), said, labelled(t("string.label"), input, t("string.hint")), reason, wrong];
+    if ((await dialog({ title: t("review.gold"), body, actions: actionsOf, check })) !== "go") return;
+    toast(t(`review.${kind.value}_done`));
     await show(one.id);
   }
 });
+
+/* What people agree on as a line, to begin from. */
+const agreed = ({ consensus }, letter) => (consensus ? consensus.tiers.map((tier) => tier.map((id) => letter[id]).sort().join(" = ")).join(" > ") : "");

@@ -5,6 +5,7 @@ import { drawn } from "./diff.js";
 import { backToWork, history, recall, report, saveNow, skip, submit } from "./flow.js";
 import { gallery } from "./media.js";
 import * as ranks from "./order.js";
+import { told } from "./practice.js";
 import { flag, nameOf, widget } from "./questions.js";
 import { described, tierStrip } from "./strip.js";
 import { answerOf, now, order, place, setOrder, textOf, undo } from "./turn.js";
@@ -36,7 +37,7 @@ export function draw() {
   const cards = el("section", { class: `cards ${layout()}`, "aria-label": t("work.answers"), "data-k": now.letters.length }, screen.completions.map(card));
   const asked = itemQuestions();
   const whole = el("div", { class: `work ${now.isPast ? "is-past" : ""}` }, el("aside", { class: "prompt" }, guidelines(), prompt()),
-    el("div", { class: "judge" }, now.isPast || screen.state === "recalled" ? banner() : null, now.gallery.transport, cards, dots(cards), asked.panel), dock(asked.inDock));
+    el("div", { class: "judge" }, now.isPast || screen.state === "recalled" ? banner() : null, now.isPast && screen.feedback && el("section", { class: "sheet stack told", "aria-labelledby": "practice-title" }, told(screen.feedback)), now.gallery.transport, cards, dots(cards), asked.panel), dock(asked.inDock));
   fill(place.root, el("h1", { class: "unseen" }, place.title), whole);
 }
 

@@ -2,6 +2,7 @@
 import { api, beforeLeaving, el, fill, keys, page, preferences, t, toast } from "./base.js";
 import { advance } from "./flow.js";
 import { deliverAll, outbox, unsent } from "./outbox.js";
+import { before } from "./practice.js";
 import { bar, progress, signs, state, topParts } from "./status.js";
 import { now, place } from "./turn.js";
 import { flagged, KEYS, PAIR_KEYS } from "./work_keys.js";
@@ -28,5 +29,7 @@ page({ title: "work.title", isWide: true, bar: el("div", { class: "row grow bar"
   });
   addEventListener("pagehide", () => now?.keeper.flush());
   if (unsent().length) await deliverAll();
+  const { left, of } = found.practice;
+  if (left > 0 && left === of) await before(found.practice);
   await advance();
 });

@@ -2,6 +2,7 @@
 import { announce, t } from "./base.js";
 import { leaf, recall, report, saveNow, skip, submit } from "./flow.js";
 import * as ranks from "./order.js";
+import { goOn } from "./practice.js";
 import { nameOf } from "./questions.js";
 import { described } from "./strip.js";
 import { compare, flipRaw, update } from "./task.js";
@@ -124,7 +125,8 @@ export const KEYS = [
   { keys: "p", name: "key.play", run: () => Boolean(now?.gallery?.play((now.at ?? "").toUpperCase())) },
   { keys: ",", name: "key.wind_back", run: () => Boolean(now?.gallery?.wind(-5)) },
   { keys: ".", name: "key.wind_on", run: () => Boolean(now?.gallery?.wind(5)) },
-  { keys: "mod+enter", name: "key.submit", isTyping: true, run: () => void submit() },
+  { keys: "mod+enter", name: "key.submit", isTyping: true, run: () => void (goOn() || submit()) },
+  { keys: "enter", name: "key.next", run: goOn },
   { keys: "mod+s", name: "key.save", isTyping: true, run: () => void saveNow() },
   { keys: "mod+z", name: "key.undo", run: undo },
   { keys: "mod+shift+z mod+y", name: "key.redo", run: redo },

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Request
 from sqlalchemy import Connection, func, select, update
 
-from prefloop.collect import accounts, items, projects
+from prefloop.collect import accounts, items, practice, projects
 from prefloop.collect.accounts import Principal
 from prefloop.collect.asked import current_schema
 from prefloop.collect.identity import as_json, pseudonym
@@ -67,12 +67,15 @@ def read(yaml: str) -> TaskSchema:
 
 
 @router.get("/projects/{project}")
-def get_project(here: Annotated[Here, Depends(in_project("see"))]) -> dict[str, Any]:
-    """What somebody who works in it needs to know."""
-    found = here.project
+def get_project(request: Request, here: Annotated[Here, Depends(in_project("see"))]) -> dict[str, Any]:
+    """What somebody who works in it needs to know; ``practice``: how many such items they have before them, and of how many."""
+    found, left, n = here.project, 0, 0
+    if practice.has_practice(found.settings_json):
+        given = {"project_id": found.id, "user_id": here.who.user_id}
+        left, n = service_of(request).read(practice.ahead_of, **given)
     return {
         "id": found.id, "slug": found.slug, "title": found.title, "state": found.state, "overlap": found.overlap,
-        "role": here.standing.role,
+        "role": here.standing.role, "practice": {"left": left, "of": n},
     }  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any, NamedTuple
 from fastapi import APIRouter, Depends, Request
 from sqlalchemy import Connection, func, select
 
-from prefloop.collect import planted, projects
+from prefloop.collect import planted, practice, projects
 from prefloop.collect.identity import CROCKFORD
 from prefloop.collect.panel_agreement import agreement_panel
 from prefloop.collect.panel_annotators import annotators_panel
@@ -114,7 +114,8 @@ def timeline(request: Request, here: Viewer, hours: int = 48) -> dict[str, Any]:
     def look(connection: Connection) -> dict[str, Any]:
         now = database.clock()
         counted = by_hour(connection, here.project.id, since=(now // HOUR - hours + 1) * HOUR)
-        states = select(slot.c.state, func.count()).where(slot.c.project_id == here.project.id).group_by(slot.c.state)
+        counting = (slot.c.project_id == here.project.id, slot.c.item_id.not_in(practice.of_project(here.project.id)))
+        states = select(slot.c.state, func.count()).where(*counting).group_by(slot.c.state)
         slots = {row[0]: row[1] for row in connection.execute(states)}
         left = projects.progress(connection, here.project.id)
         n_left = max(0, left["wanted"] - left["done"])
@@ -124,7 +125,7 @@ def timeline(request: Request, here: Viewer, hours: int = 48) -> dict[str, Any]:
         pace = sum(worked) / len(worked) if worked else None
         eta = n_left / pace if pace else None
         expired = connection.scalar(select(func.count()).select_from(slot).where(
-            slot.c.project_id == here.project.id, slot.c.state == "leased", slot.c.lease_expires <= now))  # fmt: skip
+            *counting, slot.c.state == "leased", slot.c.lease_expires <= now))  # fmt: skip
         return {
             "hours": rows, "slots": {**slots, "expired": int(expired or 0)}, "left": n_left, "per_hour": pace, "hours_left": eta,
         }  # fmt: skip
@@ -140,6 +141,7 @@ def by_hour(connection: Connection, project_id: str, *, since: int) -> dict[int,
         judgment.c.project_id == project_id,
         judgment.c.rev == 1,
         judgment.c.created >= since,
+        judgment.c.item_id.not_in(practice.of_project(project_id)),
     )
     rows = connection.execute(select(hour.label("hour"), func.count().label("n")).where(*here).group_by(hour))
     return {int(row.hour): int(row.n) for row in rows}
@@ -168,9 +170,8 @@ def change_quality(request: Request, body: shapes.QualityChange, here: Manager) 
 
 @router.put("/items/{identity}/gold", status_code=204)
 def make_gold(request: Request, identity: str, body: shapes.Gold, here: OfItem) -> None:
-    """Say what is right about an item; from now on it checks annotators and waits in no queue."""
-    given = {"item_id": identity, "expected": body.expected, "user_id": here.who.user_id}
-    service_of(request).write(planted.make_gold, **given)
+    """Say what is right about an item; from now on it checks annotators, or is practice, and waits in no queue."""
+    service_of(request).write(planted.make_gold, item_id=identity, user_id=here.who.user_id, **body.model_dump())
 
 
 @router.delete("/items/{identity}/gold", status_code=204)
@@ -188,7 +189,7 @@ def make_checks(request: Request, body: shapes.Checks, here: Manager) -> dict[st
 
 @router.get("/projects/{project}/planted")
 def list_planted(request: Request, here: Manager) -> dict[str, Any]:
-    """What checks annotators, by kind, with how often each was answered."""
+    """What checks annotators and what they practise with, by kind, with how often each was answered."""
 
     def look(connection: Connection) -> dict[str, Any]:
         joined = planted_table.join(item, item.c.id == planted_table.c.item_id)

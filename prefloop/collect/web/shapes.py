@@ -152,7 +152,11 @@ class QualityChange(Body):
 
 
 class Gold(Body):
+    """What is right about an item; ``practice``: those who are new begin with it, and are told that and ``why``."""
+
     expected: dict[str, Any]
+    practice: bool = False
+    why: Annotated[str, Field(max_length=2000), AfterValidator(storable)] = ""
 
 
 class Checks(Body):

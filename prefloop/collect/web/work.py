@@ -16,6 +16,7 @@ from sqlalchemy import Connection, and_, or_, select
 from prefloop.collect import answers, consent, media, queue, reviews, turns
 from prefloop.collect.accounts import Principal
 from prefloop.collect.database import Work
+from prefloop.collect.feedback import told_before
 from prefloop.collect.identity import now_ms
 from prefloop.collect.rank_string import LETTERS
 from prefloop.collect.refusals import Refused, not_found
@@ -69,7 +70,8 @@ def get_assignment(request: Request, identity: str, who: Worker) -> dict[str, An
         owner = connection.scalar(select(assignment.c.user_id).where(assignment.c.id == identity))
         if owner != who.user_id:
             raise not_found("assignment")
-        return screen(lambda work: work(connection), queue.turn_of(connection, identity))
+        turn = queue.turn_of(connection, identity)
+        return {**screen(lambda work: work(connection), turn), **told_before(connection, turn)}
 
     return service_of(request).read(look)
 
@@ -150,7 +152,11 @@ def submit(
     who: Worker,
     idempotency_key: Annotated[str, Header(max_length=200)] = "",
 ) -> dict[str, Any]:
-    """Store a judgment: 200 once it is on disk, 202 where it is beyond the number wanted. Safe to repeat with its key."""
+    """Store a judgment: 200 once it is on disk, 202 where it is beyond the number wanted. Safe to repeat with its key.
+
+    Of practice, and of nothing else, the answer holds ``feedback``: ``score`` from 0 to 1, what was ``expected`` in the letters
+    of the screen, and ``why``.
+    """
     if not idempotency_key or not idempotency_key.isprintable():
         raise Refused(400, "key_needed", "Idempotency-Key: any text of your own, the same whenever this submission is sent again")
     said = turns.Said(body.answers, body.active_ms, body.input)
@@ -160,7 +166,8 @@ def submit(
         response.headers["Idempotency-Replayed"] = "true"
     elif receipt.is_surplus:
         response.status_code = 202
-    return {"judgment": receipt.judgment_id, "rev": receipt.rev, "surplus": receipt.is_surplus}
+    told = {} if receipt.feedback is None else {"feedback": receipt.feedback}
+    return {"judgment": receipt.judgment_id, "rev": receipt.rev, "surplus": receipt.is_surplus, **told}
 
 
 @router.post("/assignments/{identity}/skip", status_code=204)
