@@ -32,6 +32,7 @@ from typing import Any
 import httpx
 from sqlalchemy import insert, select, text, update
 
+from benchmarks import collect_table
 from benchmarks.machine import ROOT, commit, machine, memory
 from benchmarks.people import Seen, crowd, percentile, spread
 from prefloop.collect import accounts, items, projects, queue, turns
@@ -397,3 +398,4 @@ def main(given: list[str]) -> None:
         if is_full:
             RESULTS.mkdir(exist_ok=True)
             (RESULTS / f"{name}.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+            collect_table.write()

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from benchmarks import duel, gpu, ours, scaling, table
+from benchmarks import collect_table, duel, gpu, ours, scaling, table
 from benchmarks.cases import CASES, MODEL, tiny
 from benchmarks.inputs import TINY_MODEL, answer_lengths, completion_lengths, prepare, word_tokenizer
 from benchmarks.machine import ROOT, Clock, Rates, machine, memory, others
@@ -345,5 +345,8 @@ def test_every_result_has_the_keys_of_the_schema_and_was_measured_as_the_case_st
     assert found["versions"]["ours"]["torch"] == found["versions"]["theirs"]["torch"]
 
 
-def test_the_page_shows_the_table_of_the_results():
+def test_the_pages_show_the_tables_of_the_results():
+    assert collect_table.page() == collect_table.PAGE.read_text(encoding="utf-8"), (
+        "write it anew: python -m benchmarks.collect_table"
+    )
     assert table.page() == table.PAGE.read_text(encoding="utf-8"), "write it anew: python -m benchmarks.table"
