@@ -255,7 +255,7 @@ def expectation(given: Any, completions: Sequence[str]) -> Json:
     if not isinstance(pairs, list) or not all(is_names(pair) and len(set(pair)) == 2 and len(pair) == 2 for pair in pairs):
         raise Refused(422, "bad_gold", "before is a list of pairs of completions, the better one first, by id")
     for name in ("best", "worst"):
-        if name in given and given[name] not in known:
+        if name in given and not (isinstance(given[name], str) and given[name] in known):
             raise Refused(422, "bad_gold", f"{name} is the id of a completion; the item has {', '.join(completions)}")
     if not orders and not pairs and "best" not in given and "worst" not in given:
         raise Refused(422, "bad_gold", "nothing is expected")

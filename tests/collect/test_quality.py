@@ -150,6 +150,8 @@ def test_a_gold_item_is_scored_by_the_share_that_holds(expected, order, score):
     [
         {},
         {"best": "q"},
+        {"best": ["w"]},
+        {"worst": {"w": 1}},
         {"before": [["w", "w"]]},
         {"before": [["w"]]},
         {"tiers": [[["w"], ["x"]]]},
