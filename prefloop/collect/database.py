@@ -31,7 +31,7 @@ BATCH = 32  # works committed together at most
 BATCH_SECONDS = 0.004  # and for no longer than this
 PATIENCE = 8  # transactions that a long work lets go before it
 ATTEMPTS = 8  # at a transaction that PostgreSQL breaks off
-BROKEN_OFF = ("40001", "40P01")  # serialization failure, deadlock
+BROKEN_OFF = ("40001", "40P01", "23505")  # serialization failure, deadlock; a row that another stored meanwhile: now it is seen
 READERS = 4
 IDLE = 1.0  # seconds after which a connection to PostgreSQL is asked whether it still is one
 BUSY_MS = 5000  # how long SQLite waits for another process, such as a backup or an import from the command line
@@ -223,6 +223,8 @@ class SQLiteWriter:
         with self.engine.connect() as connection:
             while (first := self.waiting.get()) is not None:
                 self.write_together(connection, first)
+            while not self.waiting.empty():  # a long work that had let others go before it, past the end
+                self.write_together(connection, self.waiting.get())
 
     def write_together(self, connection: Connection, first: Task) -> None:
         """One transaction with everything that waits, within reason; nobody hears of success before it is committed."""

@@ -60,14 +60,17 @@ def look_at(connection: Connection, identity: str) -> dict[str, Any]:
 
 
 def cancel(connection: Connection, *, identity: str, now: int) -> bool:
-    """End a job that waits; whether it is running instead, which its thread has to be told (``Jobs.no_longer_wanted``)."""
+    """End a job that waits; whether it is running instead, which its thread has to be told (``Jobs.no_longer_wanted``), and which
+    is written down, for the next server where this one dies first."""
     one = connection.execute(select(job).where(job.c.id == identity).with_for_update()).first()
     if one is None:
         raise not_found("job")
     if one.state == "waiting":
         change = {"state": "cancelled", "result_json": as_json({"error": CANCELLED}), "finished": now}
         connection.execute(update(job).where(job.c.id == identity).values(change))
-    elif one.state not in ("running", "cancelled"):
+    elif one.state == "running":
+        connection.execute(update(job).where(job.c.id == identity).values(result_json=as_json({"error": CANCELLED})))
+    elif one.state != "cancelled":
         raise Refused(409, "job_ended", f"this job has ended: it is {one.state}")
     return one.state == "running"
 
@@ -84,11 +87,12 @@ class Jobs:
         self.thread = threading.Thread(target=self.run, name="prefloop-jobs", daemon=True)
 
     def start(self) -> None:
-        self.database.write(begin_again)
-        known = set(self.database.read(lambda connection: connection.scalars(select(job.c.id)).all()))
+        self.database.write(partial(begin_again, now=self.database.clock()))
+        wanted = select(job.c.id).where(job.c.state != "cancelled")
+        known = set(self.database.read(lambda connection: connection.scalars(wanted).all()))
         for place in (self.folder / "jobs").glob("*"):
             if place.name not in known:  # an upload that was cut off
-                shutil.rmtree(place, ignore_errors=True)
+                self.leave_nothing(place.name)
         self.thread.start()
 
     def stop(self) -> None:
@@ -103,6 +107,10 @@ class Jobs:
     def no_longer_wanted(self, identity: str) -> None:
         """A running job ends at its next step; one that was at its last is done all the same."""
         self.unwanted.add(identity)
+
+    def leave_nothing(self, identity: str) -> None:
+        """Remove the files of a job that came to nothing."""
+        shutil.rmtree(self.place(identity), ignore_errors=True)
 
     def place(self, identity: str) -> Path:
         """Where the files of a job lie."""
@@ -193,9 +201,11 @@ class Jobs:
         self.database.write(lambda connection: connection.execute(delete(idempotency).where(idempotency.c.created < before)))
 
 
-def begin_again(connection: Connection) -> None:
-    """What the last server was at when it ended."""
-    connection.execute(update(job).where(job.c.state == "running").values(state="waiting", n_done=0))
+def begin_again(connection: Connection, now: int) -> None:
+    """What the last server was at when it ended, except what was cancelled."""
+    is_running = job.c.state == "running"
+    connection.execute(update(job).where(is_running, job.c.result_json != "{}").values(state="cancelled", finished=now))
+    connection.execute(update(job).where(is_running).values(state="waiting", n_done=0))
 
 
 def taken(connection: Connection) -> Row[Any] | None:

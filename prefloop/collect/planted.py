@@ -194,7 +194,9 @@ def unmake_gold(connection: Connection, *, item_id: str, now: int) -> None:
 
 
 def locked(connection: Connection, item_id: str) -> Row[Any] | None:
-    """An item, and its project before it, as whoever gives a slot back locks them; not against rows that refer to it."""
+    """An item, and its project before it, as whoever gives a slot back locks them; not against rows that refer to it. Before both
+    its turns: a submit counts by what the item is, and is waited for, or waits."""
+    connection.execute(select(assignment.c.id).where(assignment.c.item_id == item_id).order_by(assignment.c.id).with_for_update())
     project_id = connection.scalar(select(item.c.project_id).where(item.c.id == item_id))
     connection.execute(select(project.c.id).where(project.c.id == project_id).with_for_update(key_share=True))
     return connection.execute(select(item).where(item.c.id == item_id).with_for_update()).first()

@@ -3,7 +3,8 @@
 Whoever is new in a project has its practice items first, each once, in the order in which they were made. Nobody else gets
 them, and what is said of them counts nowhere: in no export, no progress, no agreement, no figure about anybody.
 
-A project's settings say whether it has any: a claim and a submit have read those anyway, and ask no more where they say no.
+A project's settings say whether it has any: a claim has read those anyway, and asks no more where they say no. A submit goes by
+what kind of item it is about.
 A slot of a practice item is somebody's or it is not there, so that it waits for nobody.
 """
 

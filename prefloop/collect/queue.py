@@ -366,6 +366,8 @@ def locked_turn(connection: Connection, assignment_id: str) -> Row[Any]:
 
 def regain(connection: Connection, mine: Row[Any], minutes: int, now: int) -> bool:
     """Another lease for a turn that lost its own, at the same slot or at any that is open."""
+    if mine.state not in ("expired", "released"):  # submitted or skipped while this waited to lock it
+        return False
     opened = select(slot.c.slot_no).where(slot.c.item_id == mine.item_id, slot.c.state == "open").order_by(slot.c.slot_no)
     number = connection.scalar(opened.limit(1).with_for_update(skip_locked=True))
     if number is None:
@@ -392,10 +394,12 @@ def sweep(connection: Connection, now: int) -> int:
 
 
 def reopen(connection: Connection, project_id: str, slots: Sequence[tuple[str, int]]) -> None:
-    """Slots that are nobody's any more; those of a held item are held, those of practice go."""
+    """Slots that are nobody's any more; those of a held item are held, those of practice go. Whoever holds an item meanwhile is
+    waited for, or waits: else a slot of it would be left open."""
     opened = bumped(connection, project_id)
+    of_item = select(item.c.status, item.c.kind).with_for_update(read=True)
     for item_id, slot_no in slots:
-        one = connection.execute(select(item.c.status, item.c.kind).where(item.c.id == item_id)).one()
+        one = connection.execute(of_item.where(item.c.id == item_id)).one()
         if one.kind == "practice":
             planted.drop_slot(connection, item_id, slot_no)
             continue

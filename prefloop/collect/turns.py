@@ -157,9 +157,14 @@ LAST_SAID = (
     .subquery()
 )
 SENT = and_(idempotency.c.user_id == bindparam("user"), idempotency.c.key == bindparam("given"))
-BEFORE = (  # once the turn is locked: what was said in it so far, and the receipt of this submission if it was sent before
-    select(idempotency.c.body_sha256, idempotency.c.response_json, LAST_SAID.c.rev, LAST_SAID.c.is_surplus)
-    .select_from(assignment.outerjoin(LAST_SAID, LAST_SAID.c.assignment_id == assignment.c.id).outerjoin(idempotency, SENT))
+BEFORE = (  # once the turn is locked, which making its item practice waits for: what kind it is, what was said in it so far, and
+    # the receipt of this submission if it was sent before
+    select(item.c.kind, idempotency.c.body_sha256, idempotency.c.response_json, LAST_SAID.c.rev, LAST_SAID.c.is_surplus)
+    .select_from(
+        assignment.join(item, item.c.id == assignment.c.item_id)
+        .outerjoin(LAST_SAID, LAST_SAID.c.assignment_id == assignment.c.id)
+        .outerjoin(idempotency, SENT)
+    )
     .where(assignment.c.id == bindparam("turn"))
 )
 KEPT = insert(idempotency)
@@ -186,7 +191,7 @@ def submit(connection: Connection, *, assignment_id: str, user_id: str, key: str
     schema, tags = schema_of(turn.schema_json), json.loads(turn.prompt_json).get("tags", ())
     answers = checked(schema, said.answers, json.loads(turn.shown_json), tags=tags)
     rev, is_surplus = placed(connection, turn, user_id, before)
-    told = feedback(connection, turn, schema, answers) if practice.has_practice(turn.settings_json) else None
+    told = feedback(connection, turn, schema, answers) if before.kind == "practice" else None
     receipt = Receipt(new_id(now), rev, is_surplus, is_replay=False, feedback=told)
     kept = {"user_id": user_id, "key": key, "body_sha256": digest, "response_json": as_json(receipt._asdict()), "created": now}
     changes: list[Change] = [

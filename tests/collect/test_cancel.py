@@ -79,6 +79,19 @@ def run_next_again(work: Jobs, project: Made) -> None:
     project.do(jobs.cancel, identity=two)
 
 
+def test_what_was_cancelled_before_its_server_died_is_not_begun_again_and_its_file_goes(project, tmp_path):
+    work = Jobs(project.database, tmp_path)
+    one, two = (waiting(work, project, number, **IMPORT) for number in (0, 1))
+    project.database.write(jobs.taken)
+    assert project.do(jobs.cancel, identity=one) is True  # at work, and killed before its next step
+    assert project.do(jobs.cancel, identity=two) is False  # and killed before its file was removed
+    after = Jobs(project.database, tmp_path)
+    after.start()
+    after.stop()
+    assert [state(project, identity) for identity in (one, two)] == [("cancelled", CANCELLED)] * 2
+    assert n_items(project) == 0 and list((tmp_path / "jobs").iterdir()) == []
+
+
 def test_an_import_that_fails_leaves_no_file_behind(project, tmp_path):
     work = Jobs(project.database, tmp_path)
     one = waiting(work, project, **IMPORT)

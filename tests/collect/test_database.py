@@ -105,6 +105,21 @@ def test_a_long_work_lets_others_go_before_it_and_is_not_put_off_for_ever(sqlite
     assert PATIENCE - 1 <= order.index("long") < 3 * PATIENCE
 
 
+def test_a_long_work_that_waits_at_the_end_is_written_too(new_url):
+    database = Database(database_url(new_url("sqlite")))
+    gate, begun = threading.Event(), threading.Event()
+    database.writer.submit(lambda connection: begun.set() or gate.wait(10))
+    assert begun.wait(10)  # alone in its transaction, whose others are looked for only when it is done
+    long = database.writer.submit(lambda connection: "written", is_long=True)  # goes behind whatever follows, here the end
+    closing = threading.Thread(target=database.close)
+    closing.start()
+    while not database.writer.is_closed:
+        time.sleep(0.001)
+    gate.set()
+    closing.join(10)
+    assert long.result(timeout=10) == "written"
+
+
 def test_nobody_hears_of_success_before_the_commit(tmp_path):
     database = Database(database_url(str(tmp_path / "a.sqlite")))
     migrate(database)

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from prefloop.collect import accounts, planted, projects, turns
+from prefloop.collect import accounts, jobs, planted, projects, turns
 from prefloop.collect.client import connect
 from prefloop.collect.refusals import Refused
 from prefloop.collect.schema import TEMPLATES, template
@@ -286,6 +286,14 @@ def test_a_token_does_only_what_its_scopes_say(site):
         assert site.http.get(path, headers=annotate).json()["code"] == "session_needed"
     assert site.http.get("/me", headers={"Authorization": "Bearer prefloop_wrong"}).status_code == 401
     assert site.http.get("/me", headers={"Authorization": f"Basic {annotate['Authorization'][7:]}"}).status_code == 401
+
+
+def test_a_job_that_is_cancelled_while_it_waits_leaves_no_file(site, monkeypatch):
+    monkeypatch.setattr(jobs, "taken", lambda connection: None)
+    sent = site.ask("manager", "POST", "/projects/main/items:import", content=b"{}").json()["job"]
+    assert site.service.jobs.place(sent).exists()
+    assert site.ask("manager", "POST", f"/jobs/{sent}/cancel").json()["state"] == "cancelled"
+    assert not site.service.jobs.place(sent).exists()
 
 
 # --- browsers ---------------------------------------------------------------------------------------------------------------

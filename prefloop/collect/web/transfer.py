@@ -107,6 +107,8 @@ def cancel_job(request: Request, identity: str, here: OfJob) -> dict[str, Any]:
     refuse_unless(here, service.read(jobs.look_at, identity=identity)["kind"])
     if service.write(jobs.cancel, identity=identity):
         service.jobs.no_longer_wanted(identity)
+    else:
+        service.jobs.leave_nothing(identity)
     return service.read(jobs.look_at, identity=identity)
 
 
