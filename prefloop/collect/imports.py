@@ -109,8 +109,7 @@ def look(
     schema = schema or database.read(lambda connection: current_schema(connection, project_id)[1])
     files = source.files if isinstance(source, MediaFolder) else {}
     report = Report(title_of(source))
-    for chunk in chunks(checked(source, schema, report)):
-        check()
+    for chunk in chunks(checked(source, schema, report, check)):
         database.read(lambda connection, chunk=chunk: compare(connection, project_id, chunk, report))
         find = lambda connection, chunk=chunk: without_files(  # noqa: E731
             connection, project_id, chunk, report, schema.medium, set(files)
@@ -238,11 +237,11 @@ def without_files(
 # --- rows to items ----------------------------------------------------------------------------------------------------------
 
 
-def checked(source: str | Path | MediaFolder, schema: TaskSchema, report: Report) -> Iterator[Found]:
+def checked(source: str | Path | MediaFolder, schema: TaskSchema, report: Report, check: Callable[[], object]) -> Iterator[Found]:
     """The items of a file that are fit to be stored; what is not goes into the report."""
     seen: set[str] = set()
     said: dict[int, int] = {}  # hashes of ids and of what they stand for: a file may hold a million
-    for where, group in groups(source, report):
+    for where, group in groups(source, report, check):
         one = new_item(group.prompt, group.completions)
         problem = unfit(group, schema) or contradiction(group, said)
         if problem:
@@ -261,7 +260,7 @@ def checked(source: str | Path | MediaFolder, schema: TaskSchema, report: Report
             yield Found(where, one)
 
 
-def groups(source: str | Path | MediaFolder, report: Report) -> Iterator[tuple[str, Group]]:
+def groups(source: str | Path | MediaFolder, report: Report, check: Callable[[], object]) -> Iterator[tuple[str, Group]]:
     """Prompts with their answers, each with its place."""
     if isinstance(source, MediaFolder):
         yield from groups_of_files(source, report)
@@ -276,6 +275,8 @@ def groups(source: str | Path | MediaFolder, report: Report) -> Iterator[tuple[s
     def readable() -> Iterator[Row]:
         for part in parts:
             for row in part.rows():
+                if report.rows % CHUNK == 0:  # good or bad
+                    check()
                 report.rows += 1
                 if isinstance(row, Bad):
                     report.wrong(Problem(*row))

@@ -144,12 +144,13 @@ NEW_TURN = insert(assignment)
 OCCUPIED = update(slot).where(
     slot.c.item_id == bindparam("item"), slot.c.slot_no == bindparam("number"), text("slot.state IN ('open', 'hold')")
 )
-LAPSED = (
+LAPSED = (  # with their turns, which others lock first: whoever has one in hand now is not waited for
     select(slot.c.item_id, slot.c.slot_no, slot.c.assignment_id, slot.c.project_id)
+    .select_from(slot.join(assignment, assignment.c.id == slot.c.assignment_id))
     .where(IS_LEASED, slot.c.lease_expires <= bindparam("now"))
     .order_by(slot.c.lease_expires)
     .limit(SWEPT)
-    .with_for_update(skip_locked=True)
+    .with_for_update(of=[slot, assignment], skip_locked=True)
 )
 RELEASED = (
     select(assignment.c.id)

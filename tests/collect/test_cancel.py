@@ -112,6 +112,19 @@ def test_an_export_that_is_cancelled_leaves_nothing(project, tmp_path, monkeypat
     assert list((tmp_path / "jobs").iterdir()) == []
 
 
+def test_a_file_of_nothing_but_bad_rows_is_cancelled_too(project, tmp_path, monkeypatch):
+    monkeypatch.setattr(imports, "CHUNK", 2)
+    path, seen = lines(tmp_path / "file.jsonl", [row(number, k=17) for number in range(7)]), []
+
+    def cancelled() -> None:
+        seen.append(1)
+        if len(seen) == 3:
+            raise Cancelled(CANCELLED)
+
+    with pytest.raises(Cancelled):
+        imports.look(project.database, project.id, path, check=cancelled)
+
+
 def test_another_process_stops_reading_where_nobody_waits(project, tmp_path, monkeypatch):
     monkeypatch.setattr(apart, "LARGE", 0)
     monkeypatch.setattr(apart, "CHECKED", 0.01)

@@ -92,6 +92,18 @@ def test_a_turn_that_is_closed_late_is_not_given_again_by_a_claim_that_waited(po
     assert broken(project) == []
 
 
+def test_a_sweep_passes_over_a_turn_that_somebody_has_in_hand(postgresql):
+    project = made(postgresql, n=1, users=2)
+    turn = project.claim()
+    lapsed(project, turn)
+    with postgresql.readers.begin() as connection:
+        turns.mine(connection, turn.assignment.id, project.user(0))
+        assert (
+            postgresql.write(partial(queue.sweep, now=postgresql.clock())) == 0
+        )  # nor does it wait for them, who may wait for it
+    assert project.do(queue.sweep) == 1
+
+
 @pytest.mark.parametrize("is_first", [True, False])
 def test_no_slot_of_an_item_that_is_held_as_its_lease_is_swept_stays_open(postgresql, is_first):
     project = made(postgresql, n=1, users=1, overlap=2)
