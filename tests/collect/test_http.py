@@ -557,6 +557,18 @@ def work_through(project) -> None:
     assert {one["state"] for one in past} == {"submitted"} and len(past) == 4
 
 
+def test_who_is_logged_in_joins_another_project_by_its_link(site):
+    project = made(site.database, users=0)
+    secret = project.do(accounts.create_invite, project_id=project.id, role="reviewer", created_by=None)
+    path, mine = f"/invites/{secret}/accept", {"login": "", "password": ""}
+    with connect(site.address, site.token("outsider")) as server, pytest.raises(RunError, match="403"):
+        server.ask("POST", path, json=mine)  # a token joins nothing
+    assert site.ask("nobody", "POST", path, json=mine).json()["code"] == "not_logged_in"
+    assert site.ask("outsider", "POST", path, json=mine).json()["user"] == site.users["outsider"]
+    assert site.ask("outsider", "GET", f"/projects/{project.slug}").json()["role"] == "reviewer"
+    assert site.ask("annotator", "POST", path, json=mine).status_code == 410  # it was for one
+
+
 def test_a_replayed_submit_says_so_and_a_reused_key_is_refused(site):
     turn = site.a_turn()
     headers = {"Idempotency-Key": "mine"}

@@ -13,7 +13,17 @@ from prefloop.collect.refusals import Refused, not_found
 from prefloop.collect.tables import api_token, app_user, member, project, session
 from prefloop.collect.web import shapes
 from prefloop.collect.web.service import service_of
-from prefloop.collect.web.who import Anyone, Here, cookie_name, in_project, owner, principal, refuse_other_sites, session_only
+from prefloop.collect.web.who import (
+    Anyone,
+    Here,
+    cookie_name,
+    in_project,
+    of_session,
+    owner,
+    principal,
+    refuse_other_sites,
+    session_only,
+)
 
 router = APIRouter(tags=["people"])
 Owner = Annotated[Principal, Depends(owner)]
@@ -203,7 +213,7 @@ def accept_invite(request: Request, response: Response, secret: str, body: shape
     service.logins.spend(request.client.host if request.client else "")
     service.read(accounts.open_invite, secret=secret, now=service.database.clock())
     if not body.login:
-        who = session_only(principal(request))
+        who = of_session(principal(request))
         service.write(accounts.accept, secret=secret, user_id=who.user_id)
         return {"user": who.user_id, "csrf": who.csrf}
     password = accounts.hashed(body.password)

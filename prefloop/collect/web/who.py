@@ -102,6 +102,10 @@ def scoped(right: str) -> Callable[[Principal], Awaitable[Principal]]:
 
 async def session_only(who: Anyone) -> Principal:
     """What no token may do: change the account it belongs to."""
+    return of_session(who)
+
+
+def of_session(who: Principal) -> Principal:
     if not who.session:
         raise Refused(403, "session_needed", "this needs a person who is logged in, not a token")
     return who
