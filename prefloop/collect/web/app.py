@@ -8,7 +8,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from sqlalchemy import text
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import DataError, DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 
@@ -110,9 +110,11 @@ def plain(request: Request, error: Exception) -> JSONResponse:
 
 
 def unavailable(request: Request, error: Exception) -> JSONResponse:
-    """The database cannot be reached or is busy, or a disk is full: nothing was written, and trying again is safe."""
+    """The database cannot be reached or is busy, cannot hold what was sent, or a disk is full: nothing was written."""
     if is_full(error):
         return problem(503, "disk_full", f"{NO_ROOM}; nothing was changed, try again when there is", retry_after=10)
+    if isinstance(error, DataError):  # PostgreSQL has no text with a NUL in it, nor anything of that name
+        return problem(422, "bad_request", "a value that the database cannot hold; nothing was changed")
     if isinstance(error, OperationalError | PoolTimeout):
         return problem(503, "unavailable", "the database does not answer; nothing was changed, try again", retry_after=2)
     raise error
