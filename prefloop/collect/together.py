@@ -20,15 +20,14 @@ def at_once(connection: Connection, changes: Sequence[Change]) -> None:
         for statement, given in changes:
             connection.execute(statement, given)
         return
-    sql, params = "", {}
-    parts = []
+    parts: list[str] = []
+    params: dict[str, Any] = {}
     for number, (statement, given) in enumerate(changes):
         part, fixed = written(statement, tuple(given), number)
         parts.append(part)
         params |= {f"c{number}_{name}": value for name, value in {**fixed, **given}.items()}
     before = ", ".join(f"c{number} AS ({part})" for number, part in enumerate(parts[:-1]))
-    sql = f"WITH {before} {parts[-1]}" if before else parts[-1]
-    connection.exec_driver_sql(sql, params)
+    connection.exec_driver_sql(f"WITH {before} {parts[-1]}" if before else parts[-1], params)
 
 
 @lru_cache(maxsize=256)

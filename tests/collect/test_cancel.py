@@ -8,7 +8,7 @@ from prefloop.collect import apart, exports, imports, jobs
 from prefloop.collect.jobs import CANCELLED, Cancelled, Jobs
 from prefloop.collect.queue import Nothing
 from prefloop.collect.refusals import Refused
-from tests.collect.made import Made, made
+from tests.collect.made import Made, add, made
 from tests.collect.test_imports import lines, n_items, row
 
 IMPORT = {"name": "file.jsonl", "dry_run": False, "priority": 0, "skip_bad": False}
@@ -16,7 +16,7 @@ IMPORT = {"name": "file.jsonl", "dry_run": False, "priority": 0, "skip_bad": Fal
 
 @pytest.fixture
 def project(sqlite) -> Made:
-    return made(sqlite, users=1)
+    return made(sqlite, users=1, overlap=2)
 
 
 def waiting(work: Jobs, project: Made, number: int = 0, kind: str = "import", **settings) -> str:
@@ -58,17 +58,19 @@ def test_an_import_ends_at_its_next_step_and_the_same_file_brings_the_rest(proje
         work.no_longer_wanted(one)
         return store(*given)
 
-    assert project.claim() == Nothing("empty")  # this person has come to the end of the queue
+    add(project, [100])
+    project.submit(project.claim())
+    assert project.claim() == Nothing("yours_done")  # this person has come to the end of the queue, where others have not
     monkeypatch.setattr(imports, "store", cancelled_meanwhile)
     run_next(work)
     assert state(project, one) == ("cancelled", f"{CANCELLED}; the 2 items that were stored stay")
-    assert n_items(project) == 2
+    assert n_items(project) == 1 + 2
     assert not work.place(one).exists() and work.unwanted == set()
     project.submit(project.claim())  # who was at the end is shown what came
     with pytest.raises(Refused, match="this job has ended") as refused:
         monkeypatch.setattr(imports, "store", store)
         run_next_again(work, project)
-    assert refused.value.status == 409 and n_items(project) == 7
+    assert refused.value.status == 409 and n_items(project) == 1 + 7
 
 
 def run_next_again(work: Jobs, project: Made) -> None:

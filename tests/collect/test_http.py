@@ -571,6 +571,15 @@ def test_who_is_logged_in_joins_another_project_by_its_link(site):
     assert site.ask("annotator", "POST", path, json=mine).status_code == 410  # it was for one
 
 
+def test_changes_are_limited_for_each_person_and_looks_are_not(site, monkeypatch):
+    monkeypatch.setattr(site.service, "changes", Limiter(rate=0.001, burst=2.0))
+    codes = [site.ask("annotator", "POST", "/projects/main/next").status_code for _ in range(3)]
+    assert codes == [200, 200, 429]
+    assert site.ask("annotator", "PATCH", "/me", json={"locale": "en"}).status_code == 429
+    assert site.ask("annotator", "GET", "/me").status_code == 200
+    assert site.ask("manager", "PATCH", "/me", json={"locale": "en"}).status_code == 204
+
+
 def test_a_replayed_submit_says_so_and_a_reused_key_is_refused(site):
     turn = site.a_turn()
     headers = {"Idempotency-Key": "mine"}

@@ -37,7 +37,7 @@ def cookie_name(request: Request) -> str:
 
 
 def asked_by(request: Request, look: Callable[[Connection, Principal], T]) -> T:
-    """What a look at the database finds for whoever makes a request, in the one transaction that also says who that is."""
+    """What a look at the database finds for whoever makes a request, over the one connection that also says who that is."""
     service = service_of(request)
     with service.database.reading() as connection:
         who, is_due = identified(request, connection, service.database.clock())
